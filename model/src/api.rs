@@ -1,0 +1,385 @@
+//! The public API's own types: what `/v1` takes and gives. The CLI, the dashboard and the SSH commands use nothing else.
+//!
+//! Operations that take a while answer 200 with `application/x-ndjson`: one [`Progress`] a line, the last one `done` or
+//! `failed`. Everything else answers JSON; errors are [`ApiError`].
+
+use crate::container::{ContainerStatus, Limits, Mount};
+use crate::release::Formation;
+use crate::{AppName, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Body of every answer with a 4xx or 5xx status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiError {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what happened, to what, and what to do next.
+    pub message: String,
+}
+
+/// Kinds of errors; each has one HTTP status and one exit code of the CLI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// 400: the input is wrong.
+    Invalid,
+    /// 401: no or a wrong token.
+    Unauthorized,
+    /// 403: known, but not allowed.
+    Forbidden,
+    /// 404: there is no such app (exit code 20).
+    AppNotFound,
+    /// 404: there is no such thing in the app or platform.
+    NotFound,
+    /// 409: it exists already, or another operation is under way.
+    Conflict,
+    /// 422: the operation was tried and did not work (a failed build or check).
+    Failed,
+    /// 500: Berth's own fault; the log has more.
+    Internal,
+    /// 503: a part that is needed does not answer.
+    Unavailable,
+    /// 507: the disk is full.
+    StorageFull,
+}
+
+/// One line of an operation's progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Progress {
+    /// Shown as `-----> text`.
+    Step {
+        /// What.
+        text: String,
+    },
+    /// Shown as `=====> text`.
+    Section {
+        /// What.
+        text: String,
+    },
+    /// Shown after seven spaces.
+    Detail {
+        /// What.
+        text: String,
+    },
+    /// Shown on stderr as ` !     text`.
+    Warning {
+        /// What.
+        text: String,
+    },
+    /// It worked.
+    Done,
+    /// It did not, and what was before still is.
+    Failed {
+        /// Why.
+        error: ApiError,
+    },
+}
+
+/// `GET /v1/version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionInfo {
+    /// Berth's version.
+    pub version: String,
+    /// Version of the API: `v1`.
+    pub api: String,
+}
+
+/// `POST /v1/apps`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreateApp {
+    /// The new app's name.
+    pub name: AppName,
+}
+
+/// `POST /v1/apps/{app}/rename`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RenameApp {
+    /// The new name.
+    pub to: AppName,
+}
+
+/// `GET /v1/apps` (a list of them) and `GET /v1/apps/{app}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppInfo {
+    /// Its name.
+    pub name: AppName,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// The branch whose pushes deploy.
+    pub deploy_branch: Option<String>,
+    /// The release that serves.
+    pub release: Option<ReleaseVersion>,
+    /// Its commit.
+    pub git_rev: Option<String>,
+    /// What built it.
+    pub builder: Option<String>,
+    /// Every address it answers at, `http://…`.
+    pub urls: Vec<String>,
+    /// `running`, `deploying`, `stopped`, `crashed`, `degraded` or `not deployed`.
+    pub status: String,
+    /// Wanted containers.
+    pub formation: Formation,
+    /// Whether `ps:stop` was said.
+    pub stopped: bool,
+    /// Directories of the node inside every container.
+    pub mounts: Vec<Mount>,
+    /// (proxy port, container port).
+    pub tcp_ports: Vec<(u16, u16)>,
+    /// Limits by process type, where they differ from the defaults.
+    pub limits: BTreeMap<ProcessType, Limits>,
+}
+
+/// `PATCH /v1/apps/{app}`: what is absent stays. Answers [`Progress`], for it restarts what it must.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchApp {
+    /// New deploy branch; empty to forget it.
+    pub deploy_branch: Option<String>,
+    /// New list of mounts.
+    pub mounts: Option<Vec<Mount>>,
+    /// New list of (proxy port, container port).
+    pub tcp_ports: Option<Vec<(u16, u16)>>,
+    /// New limits of these process types.
+    pub limits: Option<BTreeMap<ProcessType, Limits>>,
+}
+
+/// `GET /v1/apps/{app}/config`, `GET /v1/config`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct Config(pub BTreeMap<EnvName, String>);
+
+/// `PATCH /v1/apps/{app}/config`, `PATCH /v1/config`. Answers [`Progress`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchConfig {
+    /// Set these.
+    #[serde(default)]
+    pub set: BTreeMap<EnvName, String>,
+    /// Remove these.
+    #[serde(default)]
+    pub unset: Vec<EnvName>,
+    /// Remove all others first.
+    #[serde(default)]
+    pub replace: bool,
+    /// Only store; do not restart.
+    #[serde(default)]
+    pub no_restart: bool,
+}
+
+/// `POST /v1/apps/{app}/scale`. Answers [`Progress`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// New counts; types that are absent stay as they are. 0 to 1000 each.
+    pub formation: Formation,
+    /// Only store; start nothing before the next deploy.
+    #[serde(default)]
+    pub skip_deploy: bool,
+}
+
+/// `POST /v1/apps/{app}/restart`, `…/stop`, `…/start`. Answers [`Progress`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessSelection {
+    /// Only this type.
+    #[serde(default)]
+    pub process: Option<ProcessType>,
+}
+
+/// `GET /v1/apps/{app}/ps`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PsReport {
+    /// Whose.
+    pub app: AppName,
+    /// `running`, `deploying`, `stopped`, `crashed`, `degraded` or `not deployed`.
+    pub status: String,
+    /// Wanted containers.
+    pub formation: Formation,
+    /// Such as `on-failure:10`.
+    pub restart_policy: String,
+    /// Every container it has or should have.
+    pub containers: Vec<PsContainer>,
+}
+
+/// One container in a [`PsReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PsContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// Which process type.
+    pub process: ProcessType,
+    /// Which one of them.
+    pub ordinal: u32,
+    /// Which release.
+    pub release: ReleaseVersion,
+    /// Where it is placed.
+    pub node: Option<NodeName>,
+    /// What the node last said of it.
+    pub status: Option<ContainerStatus>,
+    /// `argv` or `static`.
+    pub command: String,
+    /// Why it waits, if it does.
+    pub waiting: Option<String>,
+}
+
+/// `GET /v1/apps/{app}/releases` (a list, newest first) and `GET /v1/apps/{app}/releases/{version}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseInfo {
+    /// Its number.
+    pub version: ReleaseVersion,
+    /// One line.
+    pub description: String,
+    /// Who.
+    pub by: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// `pending`, `live`, `failed`.
+    pub outcome: String,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// Whether it serves now.
+    pub current: bool,
+    /// Its commit.
+    pub git_rev: Option<String>,
+    /// Its image.
+    pub image: String,
+    /// Names of its config vars (values only by `config`).
+    pub config_names: Vec<EnvName>,
+    /// Its process types and what they run.
+    pub processes: BTreeMap<ProcessType, String>,
+}
+
+/// `POST /v1/apps/{app}/rollback`. Answers [`Progress`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// To which; absent means the live release before the current one.
+    #[serde(default)]
+    pub to: Option<ReleaseVersion>,
+    /// Keep today's config and bring back only the image.
+    #[serde(default)]
+    pub keep_config: bool,
+}
+
+/// `GET /v1/apps/{app}/domains`, `GET /v1/domains`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Domains {
+    /// For an app: whether `<app>.<global domain>` leads to it. For the platform: always true.
+    pub default_enabled: bool,
+    /// An app's own domains, or the platform's global ones.
+    pub domains: Vec<HostPattern>,
+    /// Everything the app answers at, computed.
+    pub effective: Vec<HostPattern>,
+}
+
+/// `PATCH /v1/apps/{app}/domains`, `PATCH /v1/domains`. In order: `set` (replace all), `remove`, `add`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchDomains {
+    /// Replace all by these.
+    pub set: Option<Vec<HostPattern>>,
+    /// Take these away.
+    #[serde(default)]
+    pub remove: Vec<HostPattern>,
+    /// Add these.
+    #[serde(default)]
+    pub add: Vec<HostPattern>,
+    /// Turn the default domain on or off (apps only).
+    pub default_enabled: Option<bool>,
+}
+
+/// `GET /v1/ssh-keys` (a list).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SshKeyInfo {
+    /// Who: `[A-Za-z0-9._@-]+`, up to 64 bytes.
+    pub name: String,
+    /// `SHA256:…` as `ssh-keygen -l` prints it.
+    pub fingerprint: String,
+    /// `ssh-ed25519` …
+    pub algorithm: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+}
+
+/// `POST /v1/ssh-keys`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddSshKey {
+    /// Who.
+    pub name: String,
+    /// One line of the OpenSSH public key format.
+    pub public_key: String,
+}
+
+/// `GET /v1/tokens` (a list).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenInfo {
+    /// Who: `[A-Za-z0-9._@-]+`, up to 64 bytes.
+    pub name: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// When it was last accepted.
+    pub last_used_ms: Option<i64>,
+}
+
+/// `POST /v1/tokens`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Who.
+    pub name: String,
+}
+
+/// Answer of `POST /v1/tokens`: the only time the token is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedToken {
+    /// Who.
+    pub name: String,
+    /// `berth_` and 43 characters.
+    pub token: String,
+}
+
+/// `GET /v1/nodes` (a list).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeInfo {
+    /// Its name.
+    pub name: NodeName,
+    /// Whether it reported within the last 15 s.
+    pub alive: bool,
+    /// Milliseconds since the Unix epoch.
+    pub last_seen_ms: i64,
+    /// What it has.
+    pub capacity: crate::node::Capacity,
+    /// Containers placed on it.
+    pub containers: usize,
+}
+
+/// First frame of `GET /v1/apps/{app}/run` after the upgrade: a one-off container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// `argv`; if the first is the name of a process type, that type's command.
+    pub argv: Vec<String>,
+    /// Give it a terminal of this size: (rows, columns).
+    pub tty: Option<(u16, u16)>,
+    /// Environment only for this run.
+    #[serde(default)]
+    pub env: BTreeMap<EnvName, String>,
+}
+
+/// First frame of `GET /v1/apps/{app}/enter`: a command in a running container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnterRequest {
+    /// Which process type.
+    pub process: ProcessType,
+    /// Which one; from 1.
+    pub ordinal: u32,
+    /// `argv`.
+    pub argv: Vec<String>,
+    /// Give it a terminal of this size: (rows, columns).
+    pub tty: Option<(u16, u16)>,
+}

@@ -1,0 +1,123 @@
+//! Builds: the plan a builder makes, and what the agent that executes it says.
+//!
+//! A plan is data. `buildpacks` makes it from the source tree without touching anything; an agent executes it in build
+//! containers without deciding anything.
+
+use crate::container::Limits;
+use crate::image::{Image, ImageConfig, ImageRef, Process};
+use crate::{AppName, BuildId, EnvName, ProcessType};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How to make one image out of a source tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildPlan {
+    /// What made the plan, for people and the image's label: `python`, `node`, `static` …
+    pub builder: String,
+    /// Image the result stands on.
+    pub run_image: ImageRef,
+    /// Image the steps run in: `run_image` and compilers.
+    pub build_image: ImageRef,
+    /// Layers in order, bottom first.
+    pub layers: Vec<LayerPlan>,
+    /// Processes of the image.
+    pub processes: BTreeMap<ProcessType, Process>,
+    /// Environment, user and directory of the image.
+    pub config: ImageConfig,
+}
+
+/// One layer: made by one script in one container, or the app's own files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerPlan {
+    /// For the log and caches, such as `python/dependencies`: `[a-z0-9-]+(/[a-z0-9-]+)*`.
+    pub name: String,
+    /// Hash of every input: script, environment, image, lower layers it uses, and the contents of `sources`. Same key,
+    /// same layer: it is not made again. 64 lower-case hexadecimal digits.
+    pub key: String,
+    /// What to say when work begins, such as `Installing dependencies with uv`. Printed after `-----> `.
+    pub title: String,
+    /// Further lines for the log, such as why this version was chosen. Printed after seven spaces.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// How its files come to be.
+    pub make: Make,
+    /// Whether the image gets it. Other layers (tools) only help later ones.
+    pub launch: bool,
+}
+
+/// How a layer's files come to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "make", rename_all = "snake_case")]
+pub enum Make {
+    /// The source tree itself, copied to `/app`, with fixed times and the app's user.
+    Source {
+        /// Paths left out (exact, or directories), relative to the tree.
+        exclude: Vec<String>,
+    },
+    /// What a script leaves behind. It runs as the build user in a container of `build_image` with all earlier layers,
+    /// and whatever it changes under the writable paths is the layer.
+    Script {
+        /// Run by `/bin/bash -eu -o pipefail -c`.
+        script: String,
+        /// Environment besides the image's and the platform's (proxies, CA bundle, mirrors).
+        env: BTreeMap<EnvName, String>,
+        /// Files of the source tree put under `/app` (read-only copies for this step): exact paths or directories; `.`
+        /// is all of it. They are not part of the layer unless `keep_app` says so.
+        sources: Vec<String>,
+        /// Whether what the script leaves in `/app` is part of the layer. Otherwise only what it writes elsewhere under
+        /// `outputs` is.
+        keep_app: bool,
+        /// Absolute directories the script may write and which make up the layer, such as `/layers/python/venv` or
+        /// `/app/node_modules`. Created empty before the script runs. With `["/"]` anything may be written.
+        outputs: Vec<String>,
+        /// Directories kept between builds of the app, by name: (`[a-z0-9-]+`, absolute path in the container).
+        caches: Vec<(String, String)>,
+        /// Root inside the container (`dpkg -x` into `/`) instead of the build user.
+        as_root: bool,
+    },
+}
+
+/// A build as an agent is asked for it. The source tree follows as a tar stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// Which build.
+    pub id: BuildId,
+    /// Whose.
+    pub app: AppName,
+    /// What to do.
+    pub plan: BuildPlan,
+    /// Registry repository for the result, such as `apps/hello`.
+    pub repository: String,
+    /// Config vars that the build may see.
+    pub config: BTreeMap<EnvName, String>,
+    /// What the build may use.
+    pub limits: Limits,
+    /// Longest time for the whole build, in seconds. Default 1800.
+    pub timeout_secs: u64,
+}
+
+/// What an agent says while it builds, one JSON object a line; `Done` or `Failed` is last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum BuildEvent {
+    /// A step begins: shown as `-----> text`.
+    Step {
+        /// What.
+        text: String,
+    },
+    /// Detail: shown after seven spaces. Output of the step's program, or a remark.
+    Detail {
+        /// One line without its newline.
+        text: String,
+    },
+    /// The image is complete and every blob of it is durable in the registry.
+    Done {
+        /// The image.
+        image: Image,
+    },
+    /// No image was made and nothing was left behind.
+    Failed {
+        /// What happened, to what, and what to do next.
+        reason: String,
+    },
+}

@@ -1,0 +1,20 @@
+//! Berth's words: names, ids, states and the types that cross a process boundary.
+//!
+//! In: text and JSON from users, files and peers. Out: values that are right by construction.
+//! Nothing here reads a clock, a file or a socket; everyone may depend on this crate and it depends on no other room.
+
+pub mod api;
+pub mod build;
+pub mod check;
+pub mod container;
+pub mod digest;
+pub mod image;
+pub mod names;
+pub mod node;
+pub mod release;
+pub mod route;
+
+pub use digest::Digest;
+pub use names::{
+    AppName, BuildId, ContainerId, EnvName, HostPattern, NameError, NodeName, ProcessType, ReleaseVersion,
+};

@@ -1,0 +1,93 @@
+//! Apps and their releases.
+
+use crate::check::Check;
+use crate::container::{Limits, Mount, PublishedPort, RestartPolicy, Stop};
+use crate::image::Image;
+use crate::{AppName, EnvName, HostPattern, ProcessType, ReleaseVersion};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// What a user pushes to. The settings here are no part of a release: they apply to whatever release is current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Its name.
+    pub name: AppName,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// The branch whose pushes deploy; adopted from the first push.
+    pub deploy_branch: Option<String>,
+    /// Domains beside the default one.
+    pub domains: Vec<HostPattern>,
+    /// Whether `<app>.<domain>` leads to it.
+    pub default_domain: bool,
+    /// How many of each process type.
+    pub formation: Formation,
+    /// `ps:stop` was said: nothing runs until `ps:start`.
+    pub stopped: bool,
+    /// Limits by process type.
+    pub limits: BTreeMap<ProcessType, Limits>,
+    /// What happens when a container exits.
+    pub restart: RestartPolicy,
+    /// How containers are stopped.
+    pub stop: Stop,
+    /// Directories of the node inside every container.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Raw TCP ports the proxy listens on for `web`: (proxy port, container port).
+    #[serde(default)]
+    pub tcp_ports: Vec<(u16, u16)>,
+    /// Ports of the node published into `web.1` directly.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
+    /// The release that serves, once there is one.
+    pub current: Option<ReleaseVersion>,
+    /// The number that the next release gets.
+    pub next_version: u64,
+}
+
+/// How many containers of each process type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct Formation(pub BTreeMap<ProcessType, u32>);
+
+/// Image + config + process types, numbered, never changed once made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Whose.
+    pub app: AppName,
+    /// From 1.
+    pub version: ReleaseVersion,
+    /// What runs.
+    pub image: Image,
+    /// The config it runs with; global values already under the app's.
+    pub config: BTreeMap<EnvName, String>,
+    /// Checks by process type; a type that is absent has the default check.
+    #[serde(default)]
+    pub checks: BTreeMap<ProcessType, Vec<Check>>,
+    /// Commit that was pushed, 40 hexadecimal digits.
+    pub git_rev: Option<String>,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// Who made it: the name of an SSH key or token, or `local`.
+    pub by: String,
+    /// One line: `Deploy 1a2b3c4`, `Set GREETING config var`, `Rollback to v3`.
+    pub description: String,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How a release went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Not live yet.
+    Pending,
+    /// Was live, or is.
+    Live,
+    /// Never went live.
+    Failed {
+        /// Why, in one or two sentences.
+        reason: String,
+    },
+}

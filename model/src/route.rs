@@ -1,0 +1,88 @@
+//! Routes: what the proxy serves. One immutable table, swapped whole.
+
+use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// Everything a proxy serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Grows with every change.
+    pub revision: u64,
+    /// HTTP routes; no two have the same host. An exact host beats a wildcard.
+    pub http: Vec<HttpRoute>,
+    /// Raw TCP routes; no two have the same port.
+    #[serde(default)]
+    pub tcp: Vec<TcpRoute>,
+}
+
+/// Where requests with one host name go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpRoute {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Whose.
+    pub app: AppName,
+    /// Which release serves it; for the access log.
+    pub release: Option<ReleaseVersion>,
+    /// What answers.
+    pub target: Target,
+}
+
+/// What answers a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "target", rename_all = "snake_case")]
+pub enum Target {
+    /// One of these containers; an empty list answers 503.
+    Backends {
+        /// Ready ones.
+        backends: Vec<Backend>,
+    },
+    /// Berth's own file server.
+    Static {
+        /// Absolute directory on the proxy's node.
+        root: String,
+        /// See [`crate::image::StaticSite::spa_fallback`].
+        spa_fallback: bool,
+    },
+    /// The app has no running `web`: 502.
+    NoWeb,
+}
+
+/// One container that may be sent requests. A connection belongs to one (`container`, `incarnation`) and is never used
+/// for another, whatever address that has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Backend {
+    /// Which container.
+    pub container: ContainerId,
+    /// Which life of it.
+    pub incarnation: u32,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// A port of the proxy whose connections go, byte for byte, to one of the containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpRoute {
+    /// Port of the proxy.
+    pub port: u16,
+    /// Whose.
+    pub app: AppName,
+    /// Ready ones.
+    pub backends: Vec<Backend>,
+}
+
+/// What a proxy tells the controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Which proxy; the node's name.
+    pub proxy: String,
+    /// The revision it serves.
+    pub revision: u64,
+    /// Containers that are no longer in its table but still have requests or tunnels in flight, and how many.
+    pub draining: BTreeMap<ContainerId, u64>,
+    /// Ports it could not listen on, and why.
+    #[serde(default)]
+    pub tcp_errors: BTreeMap<u16, String>,
+}
