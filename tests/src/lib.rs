@@ -1,1 +1,18 @@
-//! .
+//! A whole Berth, driven as its users drive it: the real binary, real `git`, real HTTP.
+//!
+//! In: the `berth` binary beside the test's own (or `BERTH_BIN`), the stack tars of `BERTH_STACK_DIR`.
+//! Out: [`Berth`], one running platform with a data directory of its own; [`Repo`], a user's working copy; [`Load`], users
+//! that keep asking while something happens; [`Census`], what the platform holds of the kernel.
+//! Waits are always for a condition with a deadline, never for a time.
+
+mod census;
+mod http;
+mod load;
+mod platform;
+mod repo;
+
+pub use census::Census;
+pub use http::{Reply, Request, websocket_echo};
+pub use load::{Load, LoadReport};
+pub use platform::{Berth, Output, Role, until};
+pub use repo::{Files, Repo};

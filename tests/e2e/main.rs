@@ -1,0 +1,98 @@
+//! End to end: a whole Berth, real `git push`, real requests. `cargo test -p berth-tests --test e2e [-- FILTER]`.
+//!
+//! Two platforms, one after the other: the scenarios on the first share it, each with apps of its own, two at a time;
+//! those on the second kill its processes and look at the whole machine, one at a time.
+
+#![expect(clippy::print_stderr, reason = "a test runner talks to its terminal")]
+
+mod apps;
+mod commands;
+mod deploys;
+mod faults;
+mod isolation;
+mod push;
+mod samples;
+
+use berth_tests::Berth;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use std::sync::{Arc, RwLock};
+
+/// The platform a group of scenarios shares.
+type Shared = Arc<RwLock<Option<Berth>>>;
+type Scenario = fn(&Berth) -> anyhow::Result<()>;
+type RoughScenario = fn(&mut Berth) -> anyhow::Result<()>;
+
+fn failed(error: &anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
+}
+
+fn gentle(shared: &Shared, scenarios: &[(&str, Scenario)]) -> Vec<Trial> {
+    let trial = |(name, scenario): &(&str, Scenario)| {
+        let (shared, scenario) = (shared.clone(), *scenario);
+        Trial::test(*name, move || {
+            let berth = shared.read().map_err(|_| "an earlier scenario panicked")?;
+            let berth = berth.as_ref().ok_or("no platform")?;
+            scenario(berth).map_err(|error| failed(&error))
+        })
+    };
+    scenarios.iter().map(trial).collect()
+}
+
+fn rough(shared: &Shared, scenarios: &[(&str, RoughScenario)]) -> Vec<Trial> {
+    let trial = |(name, scenario): &(&str, RoughScenario)| {
+        let (shared, scenario) = (shared.clone(), *scenario);
+        Trial::test(*name, move || {
+            let mut berth = shared.write().map_err(|_| "an earlier scenario panicked")?;
+            let berth = berth.as_mut().ok_or("no platform")?;
+            scenario(berth).map_err(|error| failed(&error.context(berth.log_tail())))
+        })
+    };
+    scenarios.iter().map(trial).collect()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let wanted = |trials: &[Trial], arguments: &Arguments| {
+        let matches =
+            |name: &str| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+        trials.iter().any(|trial| matches(trial.name()))
+    };
+    let threads = arguments.test_threads;
+    let mut failures = false;
+    type Group = fn(&Shared) -> Vec<Trial>;
+    let groups: [(Group, usize); 2] = [
+        (
+            |shared| {
+                let lists = [samples::SCENARIOS, push::SCENARIOS, commands::SCENARIOS, deploys::SCENARIOS];
+                let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
+                trials.extend(gentle(shared, isolation::SCENARIOS));
+                trials
+            },
+            2,
+        ),
+        (|shared| rough(shared, faults::SCENARIOS), 1),
+    ];
+    for (group, default_threads) in groups {
+        // Only the names are looked at: starting a platform for nothing takes seconds.
+        let names = group(&Arc::new(RwLock::new(None)));
+        if arguments.list {
+            let _nothing_ran = libtest_mimic::run(&arguments, names);
+            continue;
+        }
+        if !wanted(&names, &arguments) {
+            continue;
+        }
+        let berth = match Berth::start() {
+            Ok(berth) => berth,
+            Err(error) => {
+                eprintln!("cannot start Berth: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let shared = Arc::new(RwLock::new(Some(berth)));
+        arguments.test_threads = threads.or(Some(default_threads));
+        failures |= libtest_mimic::run(&arguments, group(&shared)).has_failed();
+    }
+    if failures { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
