@@ -1,1 +1,19 @@
-//! .
+//! The controller: takes pushes and API calls, keeps the desired state, and tells nodes and proxies what to do.
+//!
+//! In: pushes over SSH and HTTP, calls of the public API, what nodes and proxies report. Out: releases, placements and
+//! routes. Running apps never depend on it: it may stop and start again at any time.
+
+pub mod deploy;
+pub mod nodes;
+pub mod release;
+pub mod routing;
+pub mod schedule;
+pub mod errors;
+pub mod options;
+pub mod platform;
+pub mod registry;
+pub mod secrets;
+pub mod store;
+
+pub use options::Options;
+pub use platform::Platform;

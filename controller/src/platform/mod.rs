@@ -1,0 +1,170 @@
+//! The platform's state with types: apps, releases, config, domains, keys and tokens over the [`Store`].
+//!
+//! In: checked names and model values. Out: the same, or a [`PlatformError`] that users can read (it converts into
+//! `ApiError`, so `?` does it). Decides nothing about containers; whoever does, watches and is woken by every change.
+//!
+//! Keys of the store: `apps/<app>`, `releases/<app>/<10 digits>`, `config/app/<app>/<NAME>` and `config/global/<NAME>`
+//! (sealed), `domains/global`, `domains/guard`, `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`. Other modules
+//! keep theirs under prefixes of their own, such as `deploys/<app>`.
+
+mod access;
+mod apps;
+mod config;
+mod domains;
+mod error;
+mod operations;
+mod releases;
+
+pub use access::{SshKey, TokenOwner};
+pub use error::PlatformError;
+pub use operations::Operation;
+
+use crate::options::Options;
+use crate::secrets::Keyring;
+use crate::store::{Compare, Revision, Store, Watch, Write};
+use berth_model::api::Progress;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where an operation says how it goes. A slow reader slows the work; a gone reader must not stop it: ignore the error
+/// of `send`, or use [`say`].
+pub type ProgressSender = tokio::sync::mpsc::Sender<Progress>;
+
+/// Says one line of progress; a reader that went away is no error.
+pub async fn say(progress: &ProgressSender, line: Progress) {
+    let _ = progress.send(line).await;
+}
+
+/// Milliseconds since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Everything the controller's parts share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Platform(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    store: Store,
+    keyring: Keyring,
+    operations: operations::Operations,
+    deploys: crate::deploy::Deploys,
+}
+
+impl Platform {
+    /// Opens the state under `options.data`, making what is missing. Blocks: call it before serving.
+    pub fn open(options: Options) -> Result<Self, PlatformError> {
+        for dir in [
+            options.data.clone(),
+            options.run_dir(),
+            options.controller_dir(),
+            options.git_dir(),
+            options.registry_dir(),
+            options.builds_dir(),
+            options.tls_dir(),
+        ] {
+            make_private_dir(&dir)?;
+        }
+        let database_existed = options.store_file().exists();
+        let store = Store::open(&options.store_file())?;
+        let keyring = Keyring::open(&options.config_key_file(), database_existed)?;
+        Ok(Self(Arc::new(Inner { options, store, keyring, operations: operations::Operations::default(), deploys: crate::deploy::Deploys::default() })))
+    }
+
+    /// What the controller was started with.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// What runs and is to run, and the nodes and proxies.
+    #[must_use]
+    pub fn deploys(&self) -> &crate::deploy::Deploys {
+        &self.0.deploys
+    }
+
+    /// The store, for state of modules' own.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Wakes at every change of an app, a release or a domain: whatever placement and routes are made of. (Config
+    /// reaches containers only by a release.)
+    #[must_use]
+    pub fn changed(&self) -> Changed {
+        Changed(["apps/", "releases/", "domains/"].map(|prefix| self.store().watch(prefix)))
+    }
+
+    /// One JSON value of the store, with the revision to compare with when writing it back.
+    pub async fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, Revision)>, PlatformError> {
+        match self.store().get(key).await? {
+            None => Ok(None),
+            Some(entry) => Ok(Some((parse(key, &entry.value)?, entry.revision))),
+        }
+    }
+
+    /// Every JSON value whose key begins so, with its key, in the order of the keys.
+    pub async fn load_all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(String, T)>, PlatformError> {
+        let entries = self.store().list(prefix).await?.into_iter();
+        entries.map(|entry| Ok((entry.key.clone(), parse(&entry.key, &entry.value)?))).collect()
+    }
+
+    /// Sets one JSON value whatever it was.
+    pub async fn save<T: Serialize + Sync>(&self, key: &str, value: &T) -> Result<Revision, PlatformError> {
+        Ok(self.store().put(key, json(value)).await?)
+    }
+
+    /// Removes one value.
+    pub async fn remove(&self, key: &str) -> Result<(), PlatformError> {
+        Ok(self.store().delete(key).await?)
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    async fn txn(&self, compare: Vec<Compare>, then: Vec<Write>) -> Result<Option<Revision>, PlatformError> {
+        Ok(self.store().txn(compare, then).await?)
+    }
+}
+
+/// Wakes when placement or routes may have to change.
+#[derive(Debug)]
+pub struct Changed([Watch; 3]);
+
+impl Changed {
+    /// Waits for the next change since the last call, or since this was made. Read afresh when it returns: several may
+    /// come as one. Never returns once the store is closed. Cancel-safe.
+    pub async fn wait(&mut self) {
+        let [apps, releases, domains] = &mut self.0;
+        let revision = tokio::select! {
+            revision = apps.changed() => revision,
+            revision = releases.changed() => revision,
+            revision = domains.changed() => revision,
+        };
+        if revision.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, PlatformError> {
+    serde_json::from_slice(value).map_err(|source| PlatformError::Unreadable { key: key.to_owned(), source })
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("stored types have string keys and no failing serializers")
+}
+
+/// Makes a directory that only its owner may enter; one that is there keeps its mode.
+fn make_private_dir(path: &Path) -> Result<(), PlatformError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| PlatformError::Io { path: path.to_owned(), source })
+}
