@@ -1,0 +1,335 @@
+//! The node's network: a bridge and a subnet, and for each container a namespace, a pair of devices, an address and its
+//! published ports.
+//!
+//! In: container ids. Out: [`Attachment`]s. What belongs to whom is kept in `DIR/agent/net.json`; the rest is read from the kernel,
+//! so that a new agent goes on where a killed one stopped.
+//!
+//! Container to world: `eth0` → bridge → the node's routing, source rewritten to the node's. World to container: only
+//! published ports. Container to container or to the node: refused ([`rules`]).
+
+pub mod addresses;
+mod links;
+mod netns;
+pub mod resolver;
+pub mod rules;
+pub mod subnet;
+
+pub use links::LinkError;
+
+use crate::files;
+use addresses::{Addresses, LeaseError};
+use berth_model::container::{Protocol, PublishedPort};
+use berth_model::{AppName, ContainerId};
+use links::Links;
+use resolver::Resolution;
+use rules::{Facts, RulesError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use subnet::{Subnet, SubnetError};
+use tokio_util::sync::CancellationToken;
+
+/// How often Docker's chain is looked at: Docker may be installed or restarted at any time.
+const DOCKER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// One container's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Path that its namespace is bound to.
+    pub netns: PathBuf,
+    /// Its address, the same until [`Network::detach`].
+    pub address: Ipv4Addr,
+    /// The node's address as the container sees it.
+    pub gateway: Ipv4Addr,
+    /// Its ports of the node, all chosen.
+    pub published: Vec<PublishedPort>,
+}
+
+/// Why the network is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// `--subnet` is wrong.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// Nothing is left of the pool.
+    #[error("every /20 of 10.208.0.0/12 overlaps a network of this machine; choose one with --subnet")]
+    NoSubnet,
+    /// No address or port.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The kernel refused a link, an address or a route.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The packet rules are not in force.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// A file or a system call.
+    #[error("cannot {step}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn io_failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
+    let step = step.into();
+    move |source| NetworkError::Io { step, source }
+}
+
+/// The network of one node.
+#[derive(Debug)]
+pub struct Network {
+    instance: String,
+    book_path: PathBuf,
+    links: Links,
+    bridge: u32,
+    subnet: Subnet,
+    resolution: Resolution,
+    book: std::sync::Mutex<Addresses>,
+    /// The rules in force; held while new ones are applied.
+    applied: tokio::sync::Mutex<String>,
+    stop: CancellationToken,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whether nothing on this node listens on the port.
+fn usable(protocol: Protocol, port: u16) -> bool {
+    match protocol {
+        Protocol::Tcp => std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok(),
+        Protocol::Udp => std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok(),
+    }
+}
+
+impl Network {
+    /// Makes or takes over the bridge and the rules of `instance`. `data` is Berth's data directory.
+    pub async fn open(instance: &str, data: &Path, wanted: Option<&str>) -> Result<Self, NetworkError> {
+        let wanted: Option<Subnet> = wanted.map(str::parse).transpose()?;
+        let book_path = data.join("agent/net.json");
+        let links = Links::here().map_err(io_failed("talk to the kernel about links"))?;
+        let name = rules::bridge_name(instance);
+        let book = load(&book_path)?;
+        let book = match (book, wanted) {
+            (Some(book), None) => book,
+            (Some(book), Some(wanted)) if book.subnet == wanted => book,
+            (_, Some(wanted)) => {
+                // Another subnet: the old bridge has the wrong address, and whoever is attached to it is cut off.
+                links.remove(&name).await?;
+                Addresses::new(wanted)
+            }
+            (None, None) => {
+                links.remove(&name).await?;
+                Addresses::new(subnet::choose(&links.networks().await?).ok_or(NetworkError::NoSubnet)?)
+            }
+        };
+        let subnet = book.subnet;
+        save(&book_path, &book)?;
+        netns::prepare(instance).map_err(io_failed("prepare the place for network namespaces"))?;
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            .map_err(io_failed("turn IPv4 forwarding on (/proc/sys/net/ipv4/ip_forward)"))?;
+        let bridge = links.bridge(&name, subnet).await?;
+        let conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolved = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
+        let resolution = resolver::decide(&conf, resolved.as_deref(), &links.own_addresses().await?);
+        let stop = CancellationToken::new();
+        if resolution.needs_forwarder() {
+            let (upstream, stop) = (resolution.upstream.clone(), stop.clone());
+            tokio::spawn(async move {
+                if let Err(error) = resolver::forward(subnet.gateway(), upstream, stop).await {
+                    tracing::error!(%error, "cannot answer DNS queries of containers: they resolve no names");
+                }
+            });
+        }
+        let network = Self {
+            instance: instance.to_owned(),
+            book_path,
+            links,
+            bridge,
+            subnet,
+            resolution,
+            book: std::sync::Mutex::new(book),
+            applied: tokio::sync::Mutex::new(String::new()),
+            stop: stop.clone(),
+        };
+        network.apply().await?;
+        let instance = network.instance.clone();
+        tokio::spawn(async move {
+            loop {
+                rules::pass_docker(&instance, true).await;
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(DOCKER_INTERVAL) => {}
+                }
+            }
+        });
+        Ok(network)
+    }
+
+    /// The containers' subnet.
+    #[must_use]
+    pub fn subnet(&self) -> Subnet {
+        self.subnet
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, Addresses> {
+        // A panic in between two steps of the book leaves it as it was before or after: each step is one assignment.
+        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Gives `id` its namespace, address and ports; when it has them already, the same again.
+    pub async fn attach(
+        &self,
+        id: &ContainerId,
+        app: &AppName,
+        ports: &[PublishedPort],
+    ) -> Result<Attachment, NetworkError> {
+        let lease = {
+            let mut book = self.book();
+            let known = book.lease(id).is_some();
+            let lease = book.take(id, app, ports, now_ms(), usable)?;
+            if !known {
+                save(&self.book_path, &book)?;
+            }
+            lease
+        };
+        let address = self.subnet.at(lease.offset);
+        let path = netns::directory(&self.instance).join(id.as_str());
+        let name = rules::port_name(&self.instance, lease.offset);
+        let there = netns::open(&path).map_err(io_failed(format!("open the network namespace of {id}")))?;
+        let whole = there.is_some() && nix::net::if_::if_nametoindex(name.as_str()).is_ok();
+        if !whole {
+            self.links.remove(&name).await?;
+            let netns =
+                netns::create(&path).await.map_err(io_failed(format!("make the network namespace of {id}")))?;
+            let inside = netns.try_clone().map_err(io_failed(format!("open the network namespace of {id}")))?;
+            let inside =
+                Links::inside(inside).await.map_err(io_failed(format!("enter the network of {id}")))?;
+            self.links.pair(&name, self.bridge, &netns, address).await?;
+            inside.configure(address, self.subnet.gateway()).await?;
+        }
+        if !lease.published.is_empty() {
+            self.apply().await?;
+        }
+        let gateway = self.subnet.gateway();
+        Ok(Attachment { netns: path, address, gateway, published: lease.published })
+    }
+
+    /// Takes everything back that `id` has; its address rests for a while. Nothing there is fine.
+    pub async fn detach(&self, id: &ContainerId) -> Result<(), NetworkError> {
+        let lease = self.book().lease(id).cloned();
+        if let Some(lease) = lease {
+            self.links.remove(&rules::port_name(&self.instance, lease.offset)).await?;
+            // Only now may the address begin to rest: a crash before leaves it with its owner.
+            {
+                let mut book = self.book();
+                book.give_back(id, now_ms());
+                save(&self.book_path, &book)?;
+            }
+            if !lease.published.is_empty() {
+                self.apply().await?;
+            }
+        }
+        let path = netns::directory(&self.instance).join(id.as_str());
+        netns::remove(&path).map_err(io_failed(format!("remove the network namespace of {id}")))
+    }
+
+    /// Removes whatever belongs to no container of `keep`: leases, devices and namespaces a crash left behind.
+    pub async fn retain(&self, keep: &BTreeSet<ContainerId>) -> Result<(), NetworkError> {
+        let gone: Vec<ContainerId> =
+            self.book().leases().map(|(id, _)| id.clone()).filter(|id| !keep.contains(id)).collect();
+        for id in gone {
+            self.detach(&id).await?;
+        }
+        let ports: BTreeSet<String> =
+            self.book().leases().map(|(_, lease)| rules::port_name(&self.instance, lease.offset)).collect();
+        for name in self.links.names(&format!("v{}", self.instance)).await? {
+            if !ports.contains(&name) {
+                self.links.remove(&name).await?;
+            }
+        }
+        let directory = netns::directory(&self.instance);
+        for name in netns::list(&self.instance).map_err(io_failed("list the network namespaces"))? {
+            if !keep.iter().any(|id| id.as_str() == name) {
+                netns::remove(&directory.join(&name))
+                    .map_err(io_failed(format!("remove the network namespace {name}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that make names work in a container: `/etc/resolv.conf`, `/etc/hosts`, `/etc/hostname`.
+    #[must_use]
+    pub fn files(&self, hostname: &str, address: Ipv4Addr) -> Vec<(PathBuf, Vec<u8>)> {
+        let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n{address}\t{hostname}\n");
+        vec![
+            ("/etc/resolv.conf".into(), self.resolution.file(self.subnet.gateway()).into_bytes()),
+            ("/etc/hosts".into(), hosts.into_bytes()),
+            ("/etc/hostname".into(), format!("{hostname}\n").into_bytes()),
+        ]
+    }
+
+    /// Puts the rules in force if they are not. Callers that wait for each other find their ports applied with those
+    /// of the first one.
+    async fn apply(&self) -> Result<(), NetworkError> {
+        let mut applied = self.applied.lock().await;
+        let published: BTreeMap<(Protocol, u16), (Ipv4Addr, u16)> = {
+            let book = self.book();
+            let to = |(offset, port)| (self.subnet.at(offset), port);
+            book.published().into_iter().map(|(from, target)| (from, to(target))).collect()
+        };
+        let text = rules::text(&Facts {
+            instance: &self.instance,
+            subnet: self.subnet,
+            resolver: self.resolution.needs_forwarder(),
+            published: &published,
+        });
+        if *applied != text {
+            rules::apply(&text).await?;
+            *applied = text;
+        }
+        Ok(())
+    }
+}
+
+/// Removes everything the instance has in the kernel. The book stays: addresses go on resting.
+pub async fn remove_all(instance: &str) -> Result<(), NetworkError> {
+    let links = Links::here().map_err(io_failed("talk to the kernel about links"))?;
+    for name in links.names(&format!("v{instance}")).await? {
+        links.remove(&name).await?;
+    }
+    netns::remove_all(instance).map_err(io_failed("remove the network namespaces"))?;
+    links.remove(&rules::bridge_name(instance)).await?;
+    rules::pass_docker(instance, false).await;
+    rules::apply(&rules::removal(instance)).await?;
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<Option<Addresses>, NetworkError> {
+    match files::load(path) {
+        Ok(book) => Ok(book),
+        // The kernel knows the devices; what is lost is who rests. A new round starts with another subnet's worth.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%error, "the book of addresses is unreadable and begun anew");
+            Ok(None)
+        }
+        Err(error) => Err(io_failed(format!("read {}", path.display()))(error)),
+    }
+}
+
+fn save(path: &Path, book: &Addresses) -> Result<(), NetworkError> {
+    files::store(path, book, files::Durability::Rename)
+        .map_err(io_failed(format!("write {}", path.display())))
+}
