@@ -4,13 +4,16 @@
 //! Nothing here reads a clock, a file or a socket; everyone may depend on this crate and it depends on no other room.
 
 pub mod api;
+pub mod app_json;
 pub mod build;
 pub mod check;
+pub mod checks_file;
 pub mod container;
 pub mod digest;
 pub mod image;
 pub mod names;
 pub mod node;
+pub mod procfile;
 pub mod release;
 pub mod route;
 
