@@ -1,0 +1,35 @@
+//! The registry: images by name and digest, over the OCI distribution protocol 1.1 (`/v2/`).
+//!
+//! In: HTTP requests of agents, builds and ordinary clients (`skopeo`, `podman`, `crane`). Out: blobs and manifests on
+//! disk, named by their digests. A push is acknowledged only when its bytes would survive a power loss. Who may do what
+//! is decided before a request gets here.
+
+mod collect;
+mod durable;
+mod error;
+mod http;
+mod manifest;
+mod name;
+mod store;
+mod uploads;
+
+pub use collect::Collected;
+pub use error::RegistryError;
+pub use store::Registry;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The routes under `/v2/` of the registry kept in `root`.
+pub fn router(root: PathBuf) -> axum::Router {
+    router_of(Arc::new(Registry::open(root)))
+}
+
+/// The routes under `/v2/` of a registry that others use too.
+pub fn router_of(registry: Arc<Registry>) -> axum::Router {
+    axum::Router::new()
+        .route("/v2", axum::routing::any(http::serve))
+        .route("/v2/", axum::routing::any(http::serve))
+        .route("/v2/{*rest}", axum::routing::any(http::serve))
+        .with_state(registry)
+}
