@@ -1,0 +1,202 @@
+//! Deploys: taking an app from what runs to what is to run, without a moment in which nothing answers.
+//!
+//! In: a [`Change`] of one app. Out: new containers that are ready, routes that lead to them, old ones that are drained
+//! and gone; or the reason why not, and everything as before.
+//!
+//! Every step is in the store before it is acted on (see [`plan`]): a controller that dies in the middle goes on or takes
+//! it back when it starts again ([`start`]). One operation an app at a time; the next
+//! one waits and is told so.
+
+mod follow;
+mod plan;
+mod rollout;
+mod state;
+pub(crate) mod task;
+mod watching;
+
+pub use plan::{AppPlan, Operation, Phase, Planned, Role};
+pub use state::Deploys;
+
+use crate::Platform;
+use crate::errors::internal;
+use crate::platform::now_ms;
+use berth_model::api::ApiError;
+use berth_model::check::Check;
+use berth_model::image::Image;
+use berth_model::release::{Formation, Outcome};
+use berth_model::{AppName, ProcessType, ReleaseVersion};
+use rollout::Work;
+use std::collections::BTreeMap;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::platform::ProgressSender;
+
+/// What is to become different.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new image: a push.
+    Image(Box<NewImage>),
+    /// The config in the store has changed: a release of the same image with it.
+    Config {
+        /// Such as `Set GREETING config var`.
+        description: String,
+    },
+    /// An older release comes back, as a new one.
+    Rollback {
+        /// Which; `None` is the live one before the current one.
+        to: Option<ReleaseVersion>,
+        /// With today's config instead of its own.
+        keep_config: bool,
+    },
+    /// New containers of the current release instead of the running ones. Settings of the app that are part of a
+    /// container (limits, mounts) take effect so.
+    Restart {
+        /// Only this type.
+        process: Option<ProcessType>,
+    },
+}
+
+/// A built image on its way to being a release.
+#[derive(Clone, Debug)]
+pub struct NewImage {
+    /// What to run.
+    pub image: Image,
+    /// Its commit.
+    pub git_rev: Option<String>,
+    /// From `app.json` or `CHECKS`.
+    pub checks: BTreeMap<ProcessType, Vec<Check>>,
+    /// From `app.json`.
+    pub formation: Formation,
+    /// Such as `Deploy 1a2b3c4`.
+    pub description: String,
+}
+
+/// Loads what is to run, goes on with what was under way, and keeps routes and retiring containers until `stop`. Call it
+/// once, before any listener of the internal API opens; it returns as soon as everything is loaded.
+///
+/// Errors: the store, or a value that cannot be read. Then nothing may be served: nodes would stop what they run.
+pub async fn start(platform: &Platform, stop: &CancellationToken) -> Result<(), ApiError> {
+    platform.deploys().load(platform, now_ms()).await?;
+    tokio::spawn(follow::keep_routes(platform.clone(), stop.clone()));
+    tokio::spawn(follow::keep_retiring(platform.clone(), stop.clone()));
+    for app in platform.apps().await? {
+        let under_way =
+            platform.deploys().plan(&app.name).operation.as_ref().map(|operation| operation.release);
+        for release in platform.releases(&app.name).await? {
+            if release.outcome == Outcome::Pending && Some(release.version) != under_way {
+                let reason = "Berth was restarted before it began; do it again".to_owned();
+                platform.conclude_release(&app.name, release.version, &Outcome::Failed { reason }).await?;
+            }
+        }
+        if under_way.is_none() {
+            continue;
+        }
+        let (progress, _) = tokio::sync::mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        let work = Work { platform: platform.clone(), app: app.name, by: String::new(), progress, cancel };
+        // Its turn is taken before anyone else can ask for it.
+        let turn = platform.try_operation(&work.app, "the deploy that was interrupted")?;
+        tokio::spawn(async move {
+            let _turn = turn;
+            if let Err(error) = work.resume().await {
+                tracing::error!(app = %work.app, error = %error.message, "cannot go on with an interrupted operation");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Runs `work` to its end even if the caller goes away: only its token stops it.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(internal("the operation broke off", &error)),
+    }
+}
+
+fn work(
+    platform: &Platform,
+    app: &AppName,
+    by: &str,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Work {
+    Work {
+        platform: platform.clone(),
+        app: app.clone(),
+        by: by.to_owned(),
+        progress: progress.clone(),
+        cancel: cancel.clone(),
+    }
+}
+
+/// Makes the change, once earlier operations on the app are done. Returns when the new containers serve; old ones drain on
+/// in the background. The release that serves then is the answer: `v0` if the app has never been deployed and the change
+/// only touches what it would run with.
+///
+/// `cancel` takes it back as long as the new containers do not serve. A caller that goes away stops nothing.
+///
+/// Errors: the app does not exist, the release task, a start or a check failed ([`berth_model::api::ErrorCode::Failed`]):
+/// then what ran before still serves.
+pub async fn deploy(
+    platform: &Platform,
+    app: &AppName,
+    change: Change,
+    by: &str,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<ReleaseVersion, ApiError> {
+    let what = match &change {
+        Change::Image(_) => "the deploy",
+        Change::Config { .. } => "a config change",
+        Change::Rollback { .. } => "a rollback",
+        Change::Restart { .. } => "a restart",
+    };
+    let work = work(platform, app, by, progress, cancel);
+    detached(async move { work.in_turn(what, async |work| work.deploy(change).await).await }).await
+}
+
+/// New counts; types that are absent stay as they are. With `skip_deploy` they are only stored, and hold from the next
+/// deploy on.
+pub async fn apply_formation(
+    platform: &Platform,
+    app: &AppName,
+    counts: Formation,
+    skip_deploy: bool,
+    by: &str,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let work = work(platform, app, by, progress, cancel);
+    detached(async move { work.in_turn("scaling", async |work| work.scale(counts, skip_deploy).await).await })
+        .await
+}
+
+/// Stops the app (until [`start_app`] or a deploy), or one process type of it (until anything restarts it). Returns when its
+/// containers are gone.
+pub async fn stop_app(
+    platform: &Platform,
+    app: &AppName,
+    process: Option<ProcessType>,
+    by: &str,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let work = work(platform, app, by, progress, cancel);
+    detached(async move { work.in_turn("a stop", async |work| work.stop(process).await).await }).await
+}
+
+/// Starts whatever of the app is to run and does not.
+pub async fn start_app(
+    platform: &Platform,
+    app: &AppName,
+    process: Option<ProcessType>,
+    by: &str,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let work = work(platform, app, by, progress, cancel);
+    detached(async move { work.in_turn("a start", async |work| work.start(process).await).await }).await
+}

@@ -1,0 +1,120 @@
+//! The `release` process of a deploy: runs once, to its end, before any container of the release exists.
+//!
+//! In: the spec of a one-off container. Out: its output line by line, and its exit code.
+
+use super::state::cancelled;
+use super::watching::agent;
+use crate::Platform;
+use crate::errors::{failed, from_agent, internal, unavailable};
+use crate::platform::{ProgressSender, say};
+use berth_model::api::{ApiError, Progress};
+use berth_model::container::ContainerSpec;
+use berth_wire::{Frame, read_frame, write_frame};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Longest line shown whole, in bytes.
+const LONGEST_LINE: usize = 8192;
+
+/// Runs it. Dropping this future, or `cancel`, ends the container.
+pub(super) async fn run(
+    platform: &Platform,
+    spec: &ContainerSpec,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let mut stream = agent(platform).upgrade("/v1/run").await.map_err(from_agent)?;
+    let start = serde_json::to_vec(&json!({ "spec": spec, "tty": null }));
+    let start = start.map_err(|error| internal("cannot describe the release task", &error))?;
+    let broke =
+        |error: berth_wire::FrameError| unavailable(format!("the release task's stream broke: {error}"));
+    write_frame(&mut stream, &Frame::Start(start)).await.map_err(broke)?;
+    write_frame(&mut stream, &Frame::StdinEnd).await.map_err(broke)?;
+    let (mut out, mut err) = (LineSplitter::default(), LineSplitter::default());
+    loop {
+        // `read_frame` is not cancel-safe, but after `cancel` nothing is read any more.
+        let frame = tokio::select! {
+            frame = read_frame(&mut stream) => frame.map_err(broke)?,
+            () = cancel.cancelled() => return Err(cancelled()),
+        };
+        match frame {
+            Some(Frame::Stdout(bytes)) => show(progress, out.push(&bytes)).await,
+            Some(Frame::Stderr(bytes)) => show(progress, err.push(&bytes)).await,
+            Some(Frame::Exit(code)) => {
+                show(progress, out.rest().into_iter().chain(err.rest()).collect()).await;
+                return match code {
+                    0 => Ok(()),
+                    code => Err(failed(format!("the release task exited with code {code}"))),
+                };
+            }
+            Some(Frame::Failed(reason)) => {
+                return Err(failed(format!("the release task did not run: {reason}")));
+            }
+            Some(_) => {}
+            None => return Err(unavailable("the node's agent broke off the release task")),
+        }
+    }
+}
+
+async fn show(progress: &ProgressSender, lines: Vec<String>) {
+    for text in lines {
+        say(progress, Progress::Detail { text }).await;
+    }
+}
+
+/// Cuts a byte stream into lines.
+#[derive(Debug, Default)]
+pub(crate) struct LineSplitter(Vec<u8>);
+
+impl LineSplitter {
+    /// Takes bytes, gives the lines they complete, without line ends.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for byte in bytes {
+            match byte {
+                b'\n' => lines.push(self.take()),
+                byte => {
+                    self.0.push(*byte);
+                    if self.0.len() >= LONGEST_LINE {
+                        lines.push(self.take());
+                    }
+                }
+            }
+        }
+        lines
+    }
+
+    fn take(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.0)).trim_end_matches('\r').to_owned()
+    }
+
+    /// What has no line end yet.
+    pub(crate) fn rest(&mut self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_out_as_they_went_in_however_they_are_cut() {
+        let text = b"one\n\ntwo\r\nthree";
+        for cut in 0..text.len() {
+            let mut splitter = LineSplitter::default();
+            let mut lines = splitter.push(&text[..cut]);
+            lines.extend(splitter.push(&text[cut..]));
+            lines.extend(splitter.rest());
+            assert_eq!(lines, ["one", "", "two", "three"]);
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_takes_bounded_memory() {
+        let mut splitter = LineSplitter::default();
+        let lines = splitter.push(&vec![b'x'; 10 * LONGEST_LINE + 1]);
+        assert_eq!(lines.len(), 10);
+        assert_eq!(splitter.rest().as_deref(), Some("x"));
+    }
+}

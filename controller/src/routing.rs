@@ -1,0 +1,134 @@
+//! Routes: what the proxies serve.
+//!
+//! In: every app with its hosts and the containers that serve it, and what the nodes say of them. Out: one [`RouteTable`].
+//! Only ready containers of the serving release get traffic.
+
+use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus};
+use berth_model::image::Process;
+use berth_model::release::App;
+use berth_model::route::{Backend, HttpRoute, RouteTable, Target, TcpRoute};
+use berth_model::{ContainerId, HostPattern, ReleaseVersion};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// One app as routing sees it.
+#[derive(Clone, Debug)]
+pub struct Serving<'a> {
+    /// Whose; its TCP ports.
+    pub app: &'a App,
+    /// Everything it answers at.
+    pub hosts: Vec<HostPattern>,
+    /// The release that serves; `None` before the first deploy.
+    pub release: Option<ReleaseVersion>,
+    /// Its `web` containers that may get traffic, ready or not.
+    pub web: Vec<&'a ContainerSpec>,
+}
+
+/// What the nodes say of every container.
+pub trait Health {
+    /// Of this one; `None` if no node has it.
+    fn status(&self, id: &ContainerId) -> Option<&ContainerStatus>;
+}
+
+impl Health for BTreeMap<ContainerId, ContainerStatus> {
+    fn status(&self, id: &ContainerId) -> Option<&ContainerStatus> {
+        self.get(id)
+    }
+}
+
+/// Everything an app answers at: its default names, one under each global domain (an app whose name has a dot is a host
+/// name already, as in Dokku), unless that is turned off, and its own domains.
+#[must_use]
+pub fn hosts(app: &App, global: &[HostPattern]) -> Vec<HostPattern> {
+    let mut hosts = Vec::new();
+    if app.default_domain {
+        if app.name.as_str().contains('.') {
+            hosts.extend(HostPattern::parse(app.name.as_str()));
+        } else {
+            // A wildcard has no names of apps under it; one that would be too long for a host name is none.
+            let plain = global.iter().filter(|domain| !domain.is_wildcard());
+            hosts.extend(
+                plain.filter_map(|domain| HostPattern::parse(&format!("{}.{domain}", app.name)).ok()),
+            );
+        }
+    }
+    hosts.extend(app.domains.iter().cloned());
+    let mut seen = std::collections::BTreeSet::new();
+    hosts.retain(|host| seen.insert(host.clone()));
+    hosts
+}
+
+/// The whole table, without a revision. Where two apps claim one host or port, the app that was made first has it.
+#[must_use]
+pub fn routes(serving: &[Serving<'_>], health: &impl Health) -> RouteTable {
+    let mut order: Vec<_> = serving.iter().collect();
+    order.sort_by_key(|one| (one.app.created_ms, &one.app.name));
+    let mut http: BTreeMap<HostPattern, HttpRoute> = BTreeMap::new();
+    let mut tcp: BTreeMap<u16, TcpRoute> = BTreeMap::new();
+    for one in order {
+        let target = target(one, health);
+        for host in &one.hosts {
+            http.entry(host.clone()).or_insert_with(|| HttpRoute {
+                host: host.clone(),
+                app: one.app.name.clone(),
+                release: one.release,
+                target: target.clone(),
+            });
+        }
+        if one.web.is_empty() {
+            continue;
+        }
+        for (port, container_port) in &one.app.tcp_ports {
+            tcp.entry(*port).or_insert_with(|| TcpRoute {
+                port: *port,
+                app: one.app.name.clone(),
+                backends: backends(one, health, |_| Some(*container_port)),
+            });
+        }
+    }
+    RouteTable { revision: 0, http: http.into_values().collect(), tcp: tcp.into_values().collect() }
+}
+
+fn target(one: &Serving<'_>, health: &impl Health) -> Target {
+    let Some(first) = one.web.first() else { return Target::NoWeb };
+    if let Process::Static(site) = &first.run {
+        let root = one
+            .web
+            .iter()
+            .filter_map(|spec| health.status(&spec.id))
+            .find_map(|status| if is_ready(status) { status.static_root.clone() } else { None });
+        return match root {
+            Some(root) => Target::Static { root, spa_fallback: site.spa_fallback },
+            None => Target::Backends { backends: Vec::new() },
+        };
+    }
+    Target::Backends { backends: backends(one, health, |spec| spec.port) }
+}
+
+fn backends(
+    one: &Serving<'_>,
+    health: &impl Health,
+    port: impl Fn(&ContainerSpec) -> Option<u16>,
+) -> Vec<Backend> {
+    let ready = one.web.iter().filter_map(|spec| {
+        let status = health.status(&spec.id).filter(|status| is_ready(status))?;
+        Some(Backend {
+            container: spec.id.clone(),
+            incarnation: status.incarnation,
+            address: SocketAddr::new(status.address?, port(spec)?),
+        })
+    });
+    let mut ready: Vec<_> = ready.collect();
+    ready.sort_by(|a, b| a.container.cmp(&b.container));
+    ready
+}
+
+/// Whether a container may get traffic.
+#[must_use]
+pub fn is_ready(status: &ContainerStatus) -> bool {
+    matches!(status.state, ContainerState::Running { ready: true, .. })
+}
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+//! Tests of [`super`].
+
+use super::*;
+use crate::release::tests::{app, image};
+use crate::release::{Parts, desire, release};
+use berth_model::image::StaticSite;
+use berth_model::{AppName, ProcessType};
+use std::net::{IpAddr, Ipv4Addr};
+
+fn specs(count: u32) -> Vec<ContainerSpec> {
+    let parts = Parts {
+        image: image(&["web"]),
+        config: BTreeMap::new(),
+        checks: BTreeMap::new(),
+        git_rev: None,
+        now_ms: 0,
+        by: "a".into(),
+        description: "d".into(),
+    };
+    let slots: Vec<_> = (1..=count).map(|ordinal| (ProcessType::web(), ordinal)).collect();
+    desire(&app(), &release(&app(), parts), &slots, || "x".into()).expect("exists")
+}
+
+fn status(state: ContainerState) -> ContainerStatus {
+    ContainerStatus {
+        state,
+        incarnation: 3,
+        restarts: 0,
+        address: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9))),
+        published: Vec::new(),
+        pid: None,
+        static_root: None,
+    }
+}
+
+fn running(ready: bool) -> ContainerStatus {
+    status(ContainerState::Running { since_ms: 0, ready })
+}
+
+fn global() -> Vec<HostPattern> {
+    vec![HostPattern::parse("berth.test").expect("valid"), HostPattern::parse("*.wild.test").expect("valid")]
+}
+
+#[test]
+fn an_app_answers_at_its_default_and_its_own_names() {
+    let mut app = app();
+    app.domains = vec![HostPattern::parse("www.example.com").expect("valid")];
+    let names = |app: &App| hosts(app, &global()).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&app), ["hello.berth.test", "www.example.com"]);
+    app.default_domain = false;
+    assert_eq!(names(&app), ["www.example.com"]);
+    let named = App { name: AppName::parse("shop.example.org").expect("valid"), default_domain: true, ..app };
+    assert_eq!(names(&named), ["shop.example.org", "www.example.com"]);
+}
+
+#[test]
+fn only_ready_containers_get_traffic() {
+    let (app, specs) = (app(), specs(4));
+    let mut health = BTreeMap::new();
+    health.insert(specs[0].id.clone(), running(true));
+    health.insert(specs[1].id.clone(), running(false));
+    health.insert(specs[2].id.clone(), status(ContainerState::Starting { since_ms: 0 }));
+    let serving =
+        Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
+    let table = routes(&[serving], &health);
+    let Target::Backends { backends } = &table.http[0].target else { panic!("{table:?}") };
+    let expected = Backend {
+        container: specs[0].id.clone(),
+        incarnation: 3,
+        address: "10.0.0.9:5000".parse().expect("valid"),
+    };
+    assert_eq!(backends, &[expected]);
+}
+
+#[test]
+fn an_app_without_web_says_so_and_one_whose_web_is_not_ready_waits() {
+    let (app, specs) = (app(), specs(1));
+    let none = Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: Vec::new() };
+    assert_eq!(routes(&[none], &BTreeMap::new()).http[0].target, Target::NoWeb);
+    let unready =
+        Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
+    assert_eq!(
+        routes(&[unready], &BTreeMap::new()).http[0].target,
+        Target::Backends { backends: Vec::new() }
+    );
+}
+
+#[test]
+fn a_static_site_is_served_from_where_its_node_has_it() {
+    let (app, mut specs) = (app(), specs(1));
+    specs[0].run = Process::Static(StaticSite { root: "/app/public".into(), spa_fallback: true });
+    let ready = ContainerStatus { static_root: Some("/data/layer/app/public".into()), ..running(true) };
+    let health = BTreeMap::from([(specs[0].id.clone(), ready)]);
+    let serving =
+        Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
+    let table = routes(&[serving], &health);
+    let expected = Target::Static { root: "/data/layer/app/public".into(), spa_fallback: true };
+    assert_eq!(table.http[0].target, expected);
+}
+
+#[test]
+fn one_host_and_one_port_belong_to_the_older_app() {
+    let old = App { tcp_ports: vec![(6000, 7000)], ..app() };
+    let young = App { name: AppName::parse("young").expect("valid"), created_ms: 2, ..old.clone() };
+    let specs = specs(1);
+    let health = BTreeMap::from([(specs[0].id.clone(), running(true))]);
+    let host = vec![HostPattern::parse("same.test").expect("valid")];
+    let one = |app| Serving { app, hosts: host.clone(), release: None, web: specs.iter().collect() };
+    for order in [[one(&old), one(&young)], [one(&young), one(&old)]] {
+        let table = routes(&order, &health);
+        assert_eq!((table.http.len(), table.tcp.len()), (1, 1));
+        assert_eq!((&table.http[0].app, &table.tcp[0].app), (&old.name, &old.name));
+        assert_eq!(table.tcp[0].backends[0].address.port(), 7000);
+    }
+}
