@@ -8,12 +8,16 @@ pub mod nodes;
 pub mod release;
 pub mod routing;
 pub mod schedule;
+pub mod api;
 pub mod errors;
 pub mod options;
 pub mod platform;
 pub mod registry;
+mod run;
 pub mod secrets;
 pub mod store;
+pub mod tls;
 
 pub use options::Options;
 pub use platform::Platform;
+pub use run::run;

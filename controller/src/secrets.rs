@@ -48,7 +48,9 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// A value does not open.
-    #[error("the config value {path} does not open: it was changed outside Berth, or sealed with another key")]
+    #[error(
+        "the config value {path} does not open: it was changed outside Berth, or sealed with another key"
+    )]
     Sealed {
         /// Its key path in the store.
         path: String,
@@ -89,8 +91,7 @@ impl Keyring {
         if mode & 0o077 != 0 {
             return Err(SecretError::KeyMode { path: path.to_owned(), mode });
         }
-        let key: [u8; 32] =
-            bytes.try_into().map_err(|_| SecretError::KeyLength { path: path.to_owned() })?;
+        let key: [u8; 32] = bytes.try_into().map_err(|_| SecretError::KeyLength { path: path.to_owned() })?;
         Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(&key)) })
     }
 

@@ -89,6 +89,7 @@ pub struct VersionInfo {
 
 /// `POST /v1/apps`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateApp {
     /// The new app's name.
     pub name: AppName,
@@ -96,6 +97,7 @@ pub struct CreateApp {
 
 /// `POST /v1/apps/{app}/rename`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RenameApp {
     /// The new name.
     pub to: AppName,

@@ -55,7 +55,7 @@ fn use_key(name: &str) -> String {
 }
 
 /// A name of a key or token: `[A-Za-z0-9._@-]+`, up to 64 bytes.
-pub fn check_person(name: &str) -> Result<(), PlatformError> {
+pub(crate) fn check_person(name: &str) -> Result<(), PlatformError> {
     let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._@-".contains(b);
     if name.is_empty() || name.len() > 64 || !name.as_bytes().iter().all(allowed) || name.starts_with('-') {
         let shown: String = name.chars().take(80).collect();
@@ -73,7 +73,9 @@ fn parse_public_key(text: &str) -> Result<PublicKey, PlatformError> {
         return Err(invalid("a public key is one line; add several keys one by one".to_owned()));
     }
     if line.contains("PRIVATE KEY") {
-        return Err(invalid("this is a private key; give the public one, the file that ends with .pub".to_owned()));
+        return Err(invalid(
+            "this is a private key; give the public one, the file that ends with .pub".to_owned(),
+        ));
     }
     let key = PublicKey::from_openssh(line).map_err(|error| {
         invalid(format!(
@@ -82,7 +84,9 @@ fn parse_public_key(text: &str) -> Result<PublicKey, PlatformError> {
         ))
     })?;
     match key.algorithm() {
-        Algorithm::Dsa => Err(invalid("DSA keys are too weak; make one with: ssh-keygen -t ed25519".to_owned())),
+        Algorithm::Dsa => {
+            Err(invalid("DSA keys are too weak; make one with: ssh-keygen -t ed25519".to_owned()))
+        }
         _ => Ok(key),
     }
 }
@@ -109,7 +113,8 @@ impl Platform {
             return Err(PlatformError::Conflict(text));
         }
         let line = parsed.to_openssh();
-        let line = line.map_err(|error| PlatformError::Invalid(format!("this key cannot be used: {error}")))?;
+        let line =
+            line.map_err(|error| PlatformError::Invalid(format!("this key cannot be used: {error}")))?;
         let key = SshKey {
             name: name.to_owned(),
             public_key: line.trim().to_owned(),
@@ -119,7 +124,8 @@ impl Platform {
         };
         let put = Write::Put(ssh_key(name), super::json(&key));
         if self.txn(vec![Compare::Absent(ssh_key(name))], vec![put]).await?.is_none() {
-            let text = format!("there is a key named {name} already; remove it first: berth ssh-keys:remove {name}");
+            let text =
+                format!("there is a key named {name} already; remove it first: berth ssh-keys:remove {name}");
             return Err(PlatformError::Conflict(text));
         }
         tracing::info!(name, fingerprint = %key.fingerprint, "SSH key added");
@@ -161,7 +167,9 @@ impl Platform {
         };
         let put = Write::Put(token_key(name), super::json(&stored));
         if self.txn(vec![Compare::Absent(token_key(name))], vec![put]).await?.is_none() {
-            let text = format!("there is a token named {name} already; choose another name, or remove that one first");
+            let text = format!(
+                "there is a token named {name} already; choose another name, or remove that one first"
+            );
             return Err(PlatformError::Conflict(text));
         }
         tracing::info!(name, "token made");

@@ -1,8 +1,9 @@
 //! Apps: made, changed, renamed, destroyed.
 
-use super::{Platform, PlatformError, json, now_ms, parse};
+use super::{Platform, PlatformError, json, now_ms, settings};
 use crate::store::{Compare, Write};
 use berth_model::AppName;
+use berth_model::api::PatchApp;
 use berth_model::container::{RestartPolicy, Stop};
 use berth_model::release::{App, Formation, Release};
 use std::collections::BTreeMap;
@@ -113,6 +114,26 @@ impl Platform {
         }
     }
 
+    /// Changes settings of an app; gives it as it was and as it is. Ports of the proxy belong to one app each.
+    pub async fn patch_app(&self, name: &AppName, patch: &PatchApp) -> Result<(App, App), PlatformError> {
+        settings::check(patch)?;
+        loop {
+            let naming = self.naming().await?;
+            let found = self.load::<App>(&key(name)).await?;
+            let (before, revision) = found.ok_or_else(|| PlatformError::NoSuchApp(name.clone()))?;
+            let after = settings::patched(&before, patch);
+            if after == before {
+                return Ok((before, after));
+            }
+            settings::check_ports(&after, &naming.apps, self.options())?;
+            let compare = vec![naming.unchanged(), Compare::Revision(key(name), revision)];
+            let then = vec![Write::Put(key(name), json(&after)), naming.advance()];
+            if self.txn(compare, then).await?.is_some() {
+                return Ok((before, after));
+            }
+        }
+    }
+
     /// Destroys an app: its settings, releases, config and repository. Its containers and routes go because nothing wants
     /// them any more. Deploy state under `deploys/<app>` goes too.
     pub async fn destroy_app(&self, name: &AppName) -> Result<(), PlatformError> {
@@ -150,11 +171,8 @@ impl Platform {
             let renamed = App { name: to.clone(), ..app };
             let others = naming.without(from);
             others.check(&renamed, &others.global)?;
-            let compare = vec![
-                naming.unchanged(),
-                Compare::Revision(key(from), revision),
-                Compare::Absent(key(to)),
-            ];
+            let compare =
+                vec![naming.unchanged(), Compare::Revision(key(from), revision), Compare::Absent(key(to))];
             let mut then = vec![
                 Write::Delete(key(from)),
                 Write::DeletePrefix(super::releases::prefix(from)),
@@ -182,9 +200,5 @@ impl Platform {
             _ => tracing::info!(app = %from, to = %to, "renamed"),
         }
         Ok(app)
-    }
-
-    pub(super) fn parse_app(entry_key: &str, value: &[u8]) -> Result<App, PlatformError> {
-        parse(entry_key, value)
     }
 }

@@ -15,7 +15,10 @@ const MAX_TOTAL: usize = 1024 * 1024;
 
 /// Variables Berth itself sets in every container.
 const OWN: &[(&str, &str)] = &[
-    ("PORT", "Berth chooses the port and tells the app by PORT; see `berth ports:report` for what is mapped where"),
+    (
+        "PORT",
+        "Berth chooses the port and tells the app by PORT; see `berth ports:report` for what is mapped where",
+    ),
     ("DYNO", "Berth sets it to the container's name, such as web.1"),
 ];
 
@@ -126,7 +129,9 @@ fn check(patch: &PatchConfig) -> Result<(), PlatformError> {
             )));
         }
         if patch.unset.contains(name) {
-            return Err(PlatformError::Invalid(format!("{name} is to be set and unset at once; say one of them")));
+            return Err(PlatformError::Invalid(format!(
+                "{name} is to be set and unset at once; say one of them"
+            )));
         }
     }
     Ok(())

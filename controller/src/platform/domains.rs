@@ -4,6 +4,7 @@
 //! compares `domains/guard`, which each of them advances: two at once cannot both have checked the same past.
 
 use super::{Platform, PlatformError, apps, json};
+use crate::routing::hosts;
 use crate::store::{Compare, Revision, Write};
 use berth_model::api::PatchDomains;
 use berth_model::release::App;
@@ -37,36 +38,15 @@ impl Naming {
 
     /// Refuses if a name that `app` would have under `global` belongs to another app.
     pub(super) fn check(&self, app: &App, global: &[HostPattern]) -> Result<(), PlatformError> {
-        let names = effective(app, global);
+        let names = hosts(app, global);
         for other in self.apps.iter().filter(|other| other.name != app.name) {
-            let theirs = effective(other, global);
+            let theirs = hosts(other, global);
             if let Some(domain) = names.iter().find(|name| theirs.contains(name)) {
                 return Err(PlatformError::DomainTaken { domain: domain.clone(), app: other.name.clone() });
             }
         }
         Ok(())
     }
-}
-
-/// Every name that leads to `app`: its default ones under each global domain (a name with a dot is used as it is), then its
-/// own, without repetition.
-#[must_use]
-pub fn effective(app: &App, global: &[HostPattern]) -> Vec<HostPattern> {
-    let mut names: Vec<HostPattern> = Vec::new();
-    if app.default_domain {
-        if app.name.as_str().contains('.') {
-            names.extend(HostPattern::parse(app.name.as_str()));
-        } else {
-            // A default name that would be too long for a host name is none.
-            names.extend(global.iter().flat_map(|domain| HostPattern::parse(&format!("{}.{domain}", app.name))));
-        }
-    }
-    for domain in &app.domains {
-        if !names.contains(domain) {
-            names.push(domain.clone());
-        }
-    }
-    names
 }
 
 impl Platform {
@@ -78,7 +58,7 @@ impl Platform {
 
     /// Every name that leads to the app.
     pub async fn effective_domains(&self, app: &App) -> Result<Vec<HostPattern>, PlatformError> {
-        Ok(effective(app, &self.global_domains().await?))
+        Ok(hosts(app, &self.global_domains().await?))
     }
 
     /// Every address the app answers at, for people: `http://…`, with the proxy's port unless it is 80. Wildcards have
@@ -117,7 +97,10 @@ impl Platform {
     }
 
     /// Changes the global domains; every app's names change with them and must not collide.
-    pub async fn patch_global_domains(&self, patch: &PatchDomains) -> Result<Vec<HostPattern>, PlatformError> {
+    pub async fn patch_global_domains(
+        &self,
+        patch: &PatchDomains,
+    ) -> Result<Vec<HostPattern>, PlatformError> {
         if patch.default_enabled.is_some() {
             let text = "default_enabled belongs to an app; it cannot be set for the platform".to_owned();
             return Err(PlatformError::Invalid(text));
@@ -126,7 +109,9 @@ impl Platform {
             let naming = self.naming().await?;
             let domains = patched(&naming.global, patch, "the platform")?;
             if let Some(wildcard) = domains.iter().find(|domain| domain.is_wildcard()) {
-                let text = format!("{wildcard} cannot be a global domain: apps get names under it; leave out the `*.`");
+                let text = format!(
+                    "{wildcard} cannot be a global domain: apps get names under it; leave out the `*.`"
+                );
                 return Err(PlatformError::Invalid(text));
             }
             for app in &naming.apps {
@@ -147,7 +132,11 @@ impl Platform {
 }
 
 /// In order: `set` replaces all, `remove` takes away, `add` adds what is not there yet.
-fn patched(before: &[HostPattern], patch: &PatchDomains, whose: &str) -> Result<Vec<HostPattern>, PlatformError> {
+fn patched(
+    before: &[HostPattern],
+    patch: &PatchDomains,
+    whose: &str,
+) -> Result<Vec<HostPattern>, PlatformError> {
     let mut domains = patch.set.clone().unwrap_or_else(|| before.to_vec());
     let mut seen = std::collections::HashSet::new();
     domains.retain(|domain| seen.insert(domain.clone()));

@@ -25,7 +25,9 @@ pub enum PlatformError {
         version: ReleaseVersion,
     },
     /// Another app answers at that name.
-    #[error("{domain} already leads to app {app}; remove it there first: berth domains:remove {app} {domain}")]
+    #[error(
+        "{domain} already leads to app {app}; remove it there first: berth domains:remove {app} {domain}"
+    )]
     DomainTaken {
         /// Which.
         domain: HostPattern,
@@ -70,9 +72,9 @@ impl From<PlatformError> for ApiError {
         let code = match &error {
             PlatformError::NoSuchApp(_) => ErrorCode::AppNotFound,
             PlatformError::NoSuchRelease { .. } | PlatformError::NotFound(_) => ErrorCode::NotFound,
-            PlatformError::AppExists(_)
-            | PlatformError::DomainTaken { .. }
-            | PlatformError::Conflict(_) => ErrorCode::Conflict,
+            PlatformError::AppExists(_) | PlatformError::DomainTaken { .. } | PlatformError::Conflict(_) => {
+                ErrorCode::Conflict
+            }
             PlatformError::Invalid(_) => ErrorCode::Invalid,
             PlatformError::Store(StoreError::Full { .. }) => ErrorCode::StorageFull,
             PlatformError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {

@@ -14,8 +14,11 @@ mod domains;
 mod error;
 mod operations;
 mod releases;
+mod settings;
 
+pub(crate) use access::check_person;
 pub use access::{SshKey, TokenOwner};
+pub use config::ConfigChange;
 pub use error::PlatformError;
 pub use operations::Operation;
 
@@ -43,6 +46,9 @@ pub fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// How long an answer about writing stands.
+const WRITE_PROBE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Everything the controller's parts share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Platform(Arc<Inner>);
@@ -52,6 +58,7 @@ struct Inner {
     options: Options,
     store: Store,
     keyring: Keyring,
+    write_probe: tokio::sync::Mutex<Option<(std::time::Instant, Option<String>)>>,
     operations: operations::Operations,
     deploys: crate::deploy::Deploys,
 }
@@ -73,7 +80,15 @@ impl Platform {
         let database_existed = options.store_file().exists();
         let store = Store::open(&options.store_file())?;
         let keyring = Keyring::open(&options.config_key_file(), database_existed)?;
-        Ok(Self(Arc::new(Inner { options, store, keyring, operations: operations::Operations::default(), deploys: crate::deploy::Deploys::default() })))
+        let inner = Inner {
+            options,
+            store,
+            keyring,
+            write_probe: tokio::sync::Mutex::default(),
+            operations: operations::Operations::default(),
+            deploys: crate::deploy::Deploys::default(),
+        };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// What the controller was started with.
@@ -94,6 +109,19 @@ impl Platform {
         &self.0.store
     }
 
+    /// Why nothing can be written just now, if so. Tries it, at most once a second: anybody may ask.
+    pub async fn write_problem(&self) -> Option<String> {
+        let mut last = self.0.write_probe.lock().await;
+        if let Some((at, problem)) = &*last
+            && at.elapsed() < WRITE_PROBE
+        {
+            return problem.clone();
+        }
+        let problem = self.store().check_writable().await.err().map(|error| error.to_string());
+        *last = Some((std::time::Instant::now(), problem.clone()));
+        problem
+    }
+
     /// Wakes at every change of an app, a release or a domain: whatever placement and routes are made of. (Config
     /// reaches containers only by a release.)
     #[must_use]
@@ -110,7 +138,10 @@ impl Platform {
     }
 
     /// Every JSON value whose key begins so, with its key, in the order of the keys.
-    pub async fn load_all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(String, T)>, PlatformError> {
+    pub async fn load_all<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, T)>, PlatformError> {
         let entries = self.store().list(prefix).await?.into_iter();
         entries.map(|entry| Ok((entry.key.clone(), parse(&entry.key, &entry.value)?))).collect()
     }
@@ -163,7 +194,7 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Makes a directory that only its owner may enter; one that is there keeps its mode.
-fn make_private_dir(path: &Path) -> Result<(), PlatformError> {
+pub(crate) fn make_private_dir(path: &Path) -> Result<(), PlatformError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| PlatformError::Io { path: path.to_owned(), source })

@@ -65,7 +65,9 @@ impl Platform {
             Ok(turn) => Ok(Self::begin(slot, turn, what)),
             Err(_) => {
                 let holder = slot.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Err(crate::errors::conflict(format!("{holder} is under way on {app}; try again when it is done")))
+                Err(crate::errors::conflict(format!(
+                    "{holder} is under way on {app}; try again when it is done"
+                )))
             }
         }
     }

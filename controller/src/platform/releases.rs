@@ -73,10 +73,8 @@ impl Platform {
             let version = ReleaseVersion(app.next_version);
             let release = make(&app, version);
             app.next_version += 1;
-            let compare = vec![
-                Compare::Revision(apps::key(name), revision),
-                Compare::Absent(key(name, version)),
-            ];
+            let compare =
+                vec![Compare::Revision(apps::key(name), revision), Compare::Absent(key(name, version))];
             let then = vec![Write::Put(apps::key(name), json(&app)), self.release_write(&release)?];
             if self.txn(compare, then).await?.is_some() {
                 return Ok(release);

@@ -58,7 +58,8 @@ impl Sqlite {
         let reading = path.to_owned();
         spawn("store-read", move || read_loop(&reading, &reader, &read_queue)).map_err(io)?;
         let (writing, publish) = (path.to_owned(), changes.clone());
-        spawn("store-write", move || write_loop(&writing, &mut writer, &write_queue, &publish)).map_err(io)?;
+        spawn("store-write", move || write_loop(&writing, &mut writer, &write_queue, &publish))
+            .map_err(io)?;
         Ok(Self { reads, writes, changes })
     }
 
@@ -118,7 +119,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 /// Checks the file and brings the schema up to date. A database of a newer Berth is left exactly as it is.
 fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
     let database = |error| classify(path, error);
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
+    let found: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
     let known = i64::try_from(MIGRATIONS.len()).expect("there are few migrations");
     if found > known {
         return Err(StoreError::NewerSchema { path: path.to_owned(), found, known });

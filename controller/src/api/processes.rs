@@ -1,0 +1,158 @@
+//! Processes and releases: scale, restart, stop, start, roll back, and what runs.
+
+use super::answer::{Refusal, progress};
+use super::caller::Caller;
+use super::extract::{Json, OptionalJson, Path};
+use super::report;
+use crate::deploy::{self, Change};
+use crate::errors::invalid;
+use crate::platform::Platform;
+use axum::extract::State;
+use axum::response::Response;
+use axum::{Extension, Json as Answer};
+use berth_model::api::{ProcessSelection, Progress, PsReport, ReleaseInfo, Rollback, Scale};
+use berth_model::{AppName, ReleaseVersion};
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<Platform> {
+    OpenApiRouter::new()
+        .routes(routes!(scale))
+        .routes(routes!(restart))
+        .routes(routes!(stop))
+        .routes(routes!(start))
+        .routes(routes!(rollback))
+        .routes(routes!(ps))
+        .routes(routes!(releases))
+        .routes(routes!(release))
+}
+
+/// Sets how many containers of each process type run.
+#[utoipa::path(post, path = "/v1/apps/{app}/scale", tag = "processes", params(("app" = AppName, Path)),
+    request_body = Scale, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
+async fn scale(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path(name): Path<AppName>,
+    Json(scale): Json<Scale>,
+) -> Result<Response, Refusal> {
+    let most = crate::release::MAX_QUANTITY;
+    if let Some((process, count)) = scale.formation.0.iter().find(|(_, count)| **count > most) {
+        return Err(
+            invalid(format!("{process}={count} is too many: 0 to {most} of each process type")).into()
+        );
+    }
+    if let Some(release) = scale.formation.0.keys().find(|process| process.is_release()) {
+        return Err(invalid(format!("{release} cannot be scaled: it runs once a deploy")).into());
+    }
+    platform.existing_app(&name).await?;
+    Ok(progress(move |lines| async move {
+        let Scale { formation, skip_deploy } = scale;
+        let cancel = CancellationToken::new();
+        deploy::apply_formation(&platform, &name, formation, skip_deploy, &by, &lines, &cancel).await
+    }))
+}
+
+/// Replaces containers by new ones of the same release, without a moment in which nothing answers.
+#[utoipa::path(post, path = "/v1/apps/{app}/restart", tag = "processes", params(("app" = AppName, Path)),
+    request_body = ProcessSelection, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
+async fn restart(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path(name): Path<AppName>,
+    OptionalJson(ProcessSelection { process }): OptionalJson<ProcessSelection>,
+) -> Result<Response, Refusal> {
+    platform.existing_app(&name).await?;
+    Ok(progress(move |lines| async move {
+        let change = Change::Restart { process };
+        deploy::deploy(&platform, &name, change, &by, &lines, &CancellationToken::new()).await.map(drop)
+    }))
+}
+
+/// Stops an app, or one process type of it, until it is started again.
+#[utoipa::path(post, path = "/v1/apps/{app}/stop", tag = "processes", params(("app" = AppName, Path)),
+    request_body = ProcessSelection, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
+async fn stop(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path(name): Path<AppName>,
+    OptionalJson(ProcessSelection { process }): OptionalJson<ProcessSelection>,
+) -> Result<Response, Refusal> {
+    platform.existing_app(&name).await?;
+    Ok(progress(move |lines| async move {
+        deploy::stop_app(&platform, &name, process, &by, &lines, &CancellationToken::new()).await
+    }))
+}
+
+/// Starts what was stopped.
+#[utoipa::path(post, path = "/v1/apps/{app}/start", tag = "processes", params(("app" = AppName, Path)),
+    request_body = ProcessSelection, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
+async fn start(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path(name): Path<AppName>,
+    OptionalJson(ProcessSelection { process }): OptionalJson<ProcessSelection>,
+) -> Result<Response, Refusal> {
+    platform.existing_app(&name).await?;
+    Ok(progress(move |lines| async move {
+        deploy::start_app(&platform, &name, process, &by, &lines, &CancellationToken::new()).await
+    }))
+}
+
+/// Brings an older release back, as a new one.
+#[utoipa::path(post, path = "/v1/apps/{app}/rollback", tag = "releases", params(("app" = AppName, Path)),
+    request_body = Rollback, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
+async fn rollback(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path(name): Path<AppName>,
+    OptionalJson(Rollback { to, keep_config }): OptionalJson<Rollback>,
+) -> Result<Response, Refusal> {
+    platform.existing_app(&name).await?;
+    if let Some(version) = to {
+        platform.existing_release(&name, version).await?;
+    }
+    Ok(progress(move |lines| async move {
+        let change = Change::Rollback { to, keep_config };
+        deploy::deploy(&platform, &name, change, &by, &lines, &CancellationToken::new()).await.map(drop)
+    }))
+}
+
+/// Every container of an app, and how it is.
+#[utoipa::path(get, path = "/v1/apps/{app}/ps", tag = "processes", params(("app" = AppName, Path)),
+    responses((status = 200, body = PsReport), (status = 404, description = "There is no such app")))]
+async fn ps(
+    State(platform): State<Platform>,
+    Path(name): Path<AppName>,
+) -> Result<Answer<PsReport>, Refusal> {
+    let app = platform.existing_app(&name).await?;
+    Ok(Answer(report::ps(&platform, app)))
+}
+
+/// Every release of an app, newest first.
+#[utoipa::path(get, path = "/v1/apps/{app}/releases", tag = "releases", params(("app" = AppName, Path)),
+    responses((status = 200, body = Vec<ReleaseInfo>), (status = 404, description = "There is no such app")))]
+async fn releases(
+    State(platform): State<Platform>,
+    Path(name): Path<AppName>,
+) -> Result<Answer<Vec<ReleaseInfo>>, Refusal> {
+    let app = platform.existing_app(&name).await?;
+    let releases = platform.releases(&name).await?.into_iter().rev();
+    Ok(Answer(releases.map(|release| report::release_info(&app, release)).collect()))
+}
+
+/// One release.
+#[utoipa::path(get, path = "/v1/apps/{app}/releases/{version}", tag = "releases",
+    params(("app" = AppName, Path), ("version" = String, Path, description = "`v12` or `12`")),
+    responses((status = 200, body = ReleaseInfo), (status = 404, description = "There is no such app or release")))]
+async fn release(
+    State(platform): State<Platform>,
+    Path((name, version)): Path<(AppName, String)>,
+) -> Result<Answer<ReleaseInfo>, Refusal> {
+    let version: ReleaseVersion =
+        version.parse().map_err(|error: berth_model::NameError| invalid(error.to_string()))?;
+    let app = platform.existing_app(&name).await?;
+    let release = platform.existing_release(&name, version).await?;
+    Ok(Answer(report::release_info(&app, release)))
+}

@@ -1,0 +1,139 @@
+//! The platform itself: health, version, nodes, stacks.
+
+use super::answer::Refusal;
+use super::extract::Query;
+use crate::errors::{from_agent, invalid};
+use crate::platform::Platform;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body::Body};
+use berth_model::api::{NodeInfo, VersionInfo};
+use berth_wire::{Client, Endpoint};
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<Platform> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(version))
+        .routes(routes!(nodes))
+        .routes(routes!(import_stack))
+}
+
+/// The agent, for what passes through to it.
+pub(super) fn agent(platform: &Platform) -> Client {
+    Client::new(Endpoint::Unix(platform.options().agent_socket()))
+}
+
+/// Which parts are missing.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    /// `ok` or `unavailable`.
+    status: String,
+    /// What does not work, each in a sentence.
+    missing: Vec<String>,
+}
+
+/// Whether Berth can take pushes and serve: the store can be written, an agent reported and a proxy serves its routes.
+#[utoipa::path(get, path = "/healthz", tag = "system", security(()), responses(
+    (status = 200, description = "Everything works", body = String, content_type = "text/plain"),
+    (status = 503, description = "Something is missing", body = Health)))]
+async fn healthz(State(platform): State<Platform>) -> Response {
+    let mut missing = Vec::new();
+    if let Some(problem) = platform.write_problem().await {
+        missing.push(format!("store: {problem}"));
+    }
+    let fleet = platform.deploys().fleet();
+    if !fleet.nodes().iter().any(|node| node.alive) {
+        missing.push("agent: none has reported within 15 s; is `berth agent` running?".to_owned());
+    }
+    let served = fleet.routes().and_then(|table| fleet.is_served(table.revision));
+    match served {
+        Some(true) => {}
+        Some(false) => missing.push("proxy: it does not serve the newest routes yet".to_owned()),
+        None => missing.push("proxy: none has reported within 15 s; is `berth proxy` running?".to_owned()),
+    }
+    if missing.is_empty() {
+        return "ok".into_response();
+    }
+    let health = Health { status: "unavailable".to_owned(), missing };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response()
+}
+
+/// Berth's version.
+#[utoipa::path(get, path = "/v1/version", tag = "system", responses((status = 200, body = VersionInfo)))]
+async fn version() -> Json<VersionInfo> {
+    Json(VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned(), api: "v1".to_owned() })
+}
+
+/// Every machine that runs containers.
+#[utoipa::path(get, path = "/v1/nodes", tag = "system", responses((status = 200, body = Vec<NodeInfo>)))]
+async fn nodes(State(platform): State<Platform>) -> Json<Vec<NodeInfo>> {
+    let plans = platform.deploys().plans();
+    let placed = |name: &berth_model::NodeName| {
+        let planned = plans.iter().flat_map(|(_, plan)| plan.containers.values());
+        planned.filter(|container| container.node == *name).count()
+    };
+    let nodes = platform.deploys().fleet().nodes().into_iter().map(|node| NodeInfo {
+        containers: placed(&node.name),
+        name: node.name,
+        alive: node.alive,
+        last_seen_ms: node.last_seen_ms,
+        capacity: node.capacity,
+    });
+    Json(nodes.collect())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct StackQuery {
+    /// `debian-12-run` or `debian-12-build`, or another name of this form.
+    name: String,
+}
+
+/// Imports a root file system (a tar archive) as the image `stacks/<name>`.
+#[utoipa::path(post, path = "/v1/stacks", tag = "system", params(StackQuery),
+    request_body(content = String, content_type = "application/x-tar"),
+    responses((status = 200, description = "`repository` and `digest` of the image", body = Object)))]
+async fn import_stack(
+    State(platform): State<Platform>,
+    Query(StackQuery { name }): Query<StackQuery>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if name.is_empty()
+        || name.len() > 63
+        || !name.bytes().all(label)
+        || name.starts_with(['-', '.'])
+        || name.contains("..")
+    {
+        let shown: String = name.chars().take(80).collect();
+        return Err(invalid(format!("stack name {shown:?} is not valid: use a-z, 0-9, '-' and '.'")).into());
+    }
+    let bytes = request.into_body().into_data_stream().map_err(std::io::Error::other);
+    let (mut writer, reader) = tokio::io::duplex(256 * 1024);
+    // The caller's body is not `Sync`, which the client asks for: it goes through a pipe. If it breaks off, the agent must
+    // not take the part for the whole: the call is dropped before the pipe's end.
+    let pump = async move {
+        let mut bytes = std::pin::pin!(tokio_util::io::StreamReader::new(bytes));
+        match tokio::io::copy(&mut bytes, &mut writer).await {
+            // The agent stopped reading; its answer says why.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(error) => return invalid(format!("the archive broke off: {error}")),
+            Ok(_) => drop(writer),
+        }
+        std::future::pending().await
+    };
+    let path = format!("/v1/stacks?repository=stacks/{name}&tag=latest");
+    let client = agent(&platform);
+    let call = client.upload(Method::POST, &path, "application/x-tar", reader);
+    let answer = tokio::select! {
+        answer = call => answer.map_err(from_agent)?,
+        broken = pump => return Err(broken.into()),
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::new(answer.into_body())).into_response())
+}

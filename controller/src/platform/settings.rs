@@ -1,0 +1,201 @@
+//! Settings of an app: deploy branch, mounts, TCP ports, limits. Pure.
+
+use super::PlatformError;
+use crate::options::Options;
+use berth_model::api::PatchApp;
+use berth_model::container::{Limits, Mount};
+use berth_model::release::App;
+use std::collections::HashSet;
+
+const MAX_MOUNTS: usize = 50;
+const MAX_PORTS: usize = 100;
+/// Places of a container that are Berth's, the kernel's, or the app's own code.
+const KEPT_TARGETS: &[&str] =
+    &["/app", "/dev", "/etc", "/proc", "/run/berth", "/sys", "/usr", "/bin", "/lib", "/sbin"];
+
+pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
+    let mut app = app.clone();
+    if let Some(branch) = &patch.deploy_branch {
+        app.deploy_branch = Some(branch.clone()).filter(|branch| !branch.is_empty());
+    }
+    if let Some(mounts) = &patch.mounts {
+        app.mounts.clone_from(mounts);
+    }
+    if let Some(ports) = &patch.tcp_ports {
+        app.tcp_ports.clone_from(ports);
+    }
+    if let Some(limits) = &patch.limits {
+        app.limits.extend(limits.clone());
+    }
+    app
+}
+
+/// Refuses what no app can have.
+pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
+    let problem = patch
+        .deploy_branch
+        .as_deref()
+        .and_then(branch_problem)
+        .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
+        .or_else(|| patch.tcp_ports.as_deref().and_then(ports_problem))
+        .or_else(|| {
+            let mut limits = patch.limits.iter().flatten();
+            limits.find_map(|(process, limits)| {
+                Some(format!("limits of {process}: {}", limits_problem(limits)?))
+            })
+        });
+    problem.map_or(Ok(()), |text| Err(PlatformError::Invalid(text)))
+}
+
+/// The rules of `git check-ref-format` for a branch; empty is "forget it".
+fn branch_problem(branch: &str) -> Option<String> {
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
+    let good = branch.is_empty()
+        || (branch.len() <= 200
+            && !branch.starts_with('-')
+            && !branch.ends_with('.')
+            && branch != "@"
+            && !branch.contains("..")
+            && !branch.contains("@{")
+            && !branch.contains(|c: char| c.is_control() || " ~^:?*[\\".contains(c))
+            && branch.split('/').all(part));
+    let shown: String = branch.chars().take(80).collect();
+    (!good).then(|| format!("{shown:?} is not a branch name; use one such as main"))
+}
+
+fn mounts_problem(mounts: &[Mount]) -> Option<String> {
+    if mounts.len() > MAX_MOUNTS {
+        return Some(format!("{} mounts are too many: at most {MAX_MOUNTS}", mounts.len()));
+    }
+    let mut targets = HashSet::new();
+    mounts.iter().find_map(|mount| {
+        let Mount { source, target, .. } = mount;
+        let volume = |name: &str| {
+            let byte = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            name.len() <= 63 && name.bytes().all(byte) && !name.starts_with(['.', '-']) && !name.is_empty()
+        };
+        if source.starts_with('/') && !is_plain_path(source) || !source.starts_with('/') && !volume(source) {
+            return Some(format!(
+                "mount source {source:?} is not valid: give an absolute path without . and .., or a volume name of \
+                 letters, digits and . _ -"
+            ));
+        }
+        if !is_plain_path(target) || target == "/" {
+            return Some(format!("mount target {target:?} is not valid: give an absolute path without . and .."));
+        }
+        let kept = |kept: &&&str| target == **kept || (target.starts_with(&format!("{kept}/")) && **kept != "/app");
+        if let Some(kept) = KEPT_TARGETS.iter().find(kept) {
+            return Some(format!("mount target {target:?} would hide {kept}, which containers need; choose another"));
+        }
+        (!targets.insert(target)).then(|| format!("two mounts have the target {target:?}"))
+    })
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let rest = path.strip_prefix('/');
+    path == "/"
+        || path.len() <= 1024
+            && !path.contains(char::is_control)
+            && rest.is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")))
+}
+
+fn ports_problem(ports: &[(u16, u16)]) -> Option<String> {
+    if ports.len() > MAX_PORTS {
+        return Some(format!("{} ports are too many: at most {MAX_PORTS}", ports.len()));
+    }
+    let mut seen = HashSet::new();
+    ports.iter().find_map(|(port, container)| {
+        if *port == 0 || *container == 0 {
+            return Some(format!("port mapping {port}:{container} is not valid: ports are 1 to 65535"));
+        }
+        (!seen.insert(port)).then(|| format!("port {port} is mapped twice"))
+    })
+}
+
+fn limits_problem(limits: &Limits) -> Option<String> {
+    let Limits { memory_mib, cpu_millis, cpu_weight, pids, disk_mib, log_mib, open_files } = limits;
+    let within = |name: &str, value: Option<u64>, least: u64, most: u64| {
+        let value = value?;
+        (value < least || value > most).then(|| format!("{name} {value} is not within {least} to {most}"))
+    };
+    const PIB: u64 = 1 << 30; // in MiB
+    within("memory_mib", *memory_mib, 8, PIB)
+        .or_else(|| within("cpu_millis", *cpu_millis, 1, 10_000_000))
+        .or_else(|| within("cpu_weight", Some(*cpu_weight), 1, 10_000))
+        .or_else(|| within("pids", *pids, 1, 4_194_304))
+        .or_else(|| within("disk_mib", *disk_mib, 1, PIB))
+        .or_else(|| within("log_mib", Some(*log_mib), 1, 1 << 20))
+        .or_else(|| within("open_files", Some(*open_files), 64, 1 << 30))
+}
+
+/// Refuses ports of the proxy that another app or Berth itself listens on.
+pub(super) fn check_ports(app: &App, apps: &[App], options: &Options) -> Result<(), PlatformError> {
+    for (port, _) in &app.tcp_ports {
+        let own = [("its API", options.api), ("its SSH server", options.ssh), ("HTTP", options.http)];
+        if let Some((what, _)) = own.iter().find(|(_, address)| address.port() == *port) {
+            let text = format!("port {port} is taken: Berth uses it for {what}; choose another");
+            return Err(PlatformError::Conflict(text));
+        }
+        let others = apps.iter().filter(|other| other.name != app.name);
+        if let Some(other) =
+            others.into_iter().find(|other| other.tcp_ports.iter().any(|(theirs, _)| theirs == port))
+        {
+            let text =
+                format!("port {port} belongs to app {}; choose another, or remove it there", other.name);
+            return Err(PlatformError::Conflict(text));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_follow_gits_rules() {
+        for good in ["", "main", "feature/x-1", "ünï", "v1.0"] {
+            assert_eq!(branch_problem(good), None, "{good:?}");
+        }
+        for bad in ["-x", "a..b", "a b", "a~", "/a", "a/", "a//b", ".a", "a.lock", "a.", "@", "a@{1}", "a\n"]
+        {
+            assert!(branch_problem(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mounts_cannot_hide_what_containers_need() {
+        let mount = |source: &str, target: &str| Mount {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            read_only: false,
+        };
+        for (source, target) in [("/srv/data", "/data"), ("uploads", "/app/uploads"), ("v.1", "/var/lib/x")] {
+            assert_eq!(mounts_problem(&[mount(source, target)]), None, "{source}:{target}");
+        }
+        for (source, target) in [
+            ("../x", "/data"),
+            ("/a/../b", "/data"),
+            ("", "/data"),
+            ("x", "data"),
+            ("x", "/"),
+            ("x", "/proc"),
+            ("x", "/proc/sys"),
+            ("x", "/app"),
+            ("x", "/etc/passwd"),
+            ("x", "/a/./b"),
+            ("x", "/a\0"),
+        ] {
+            assert!(mounts_problem(&[mount(source, target)]).is_some(), "{source}:{target}");
+        }
+        assert!(mounts_problem(&[mount("a", "/x"), mount("b", "/x")]).is_some());
+    }
+
+    #[test]
+    fn limits_have_bounds() {
+        assert_eq!(limits_problem(&Limits::default()), None);
+        assert!(limits_problem(&Limits { memory_mib: Some(0), ..Limits::default() }).is_some());
+        assert!(limits_problem(&Limits { cpu_weight: 0, ..Limits::default() }).is_some());
+        assert!(limits_problem(&Limits { pids: Some(u64::MAX), ..Limits::default() }).is_some());
+    }
+}
