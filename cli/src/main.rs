@@ -1,2 +1,129 @@
-//! . 
-fn main() {}
+//! The `berth` binary: the user's commands, git's hook, and the roles a machine runs.
+//!
+//! In: the command line. Out: an exit code. `main` decides who speaks (a shell, or the controller for somebody over SSH),
+//! parses, and hands over.
+
+mod args;
+mod commands;
+mod context;
+mod endpoint;
+mod error;
+mod hook;
+mod output;
+mod remote;
+mod report;
+mod roles;
+mod text;
+mod up;
+
+use args::Mode;
+use clap::error::ErrorKind;
+use context::Context;
+use endpoint::Target;
+use error::{CliError, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match parse_and_run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, CliError::Exit(_) | CliError::OutputClosed) {
+                output::warning(&error.to_string());
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn parse_and_run() -> Result<()> {
+    let argv = std::env::args_os().map(|word| {
+        word.into_string().map_err(|word| CliError::Misuse(format!("argument {word:?} is no UTF-8")))
+    });
+    let argv = argv.collect::<Result<Vec<String>>>()?;
+    let (mode, target, argv) = who_speaks(argv)?;
+    let tree = args::tree(mode);
+    let argv = args::report_fields(&tree, argv);
+    let matches = match tree.try_get_matches_from(argv) {
+        Ok(matches) => matches,
+        Err(error) => return misused(&error),
+    };
+    let Some((name, sub)) = matches.subcommand() else {
+        let all = commands::topic("", mode).map(|topic| topic.0).unwrap_or_default();
+        return output::Output::new(false, false).raw(all.as_bytes());
+    };
+    let target = if mode == Mode::Local { with_flags(target, sub) } else { target };
+    let context = |sub| Context::new(sub, target.clone(), mode == Mode::Session);
+    if mode == Mode::Local {
+        if let Some(done) = roles::run(name, sub) {
+            return done;
+        }
+        if name == hook::NAME {
+            return on_one_thread(hook::run());
+        }
+    }
+    if args::tree(mode).find_subcommand(name).is_none() {
+        let topic = name.strip_suffix(":help").and_then(|family| commands::topic(family, mode));
+        return match topic {
+            Some(topic) => output::Output::new(false, false).raw(topic.0.as_bytes()),
+            None => Err(commands::unknown(name, mode)),
+        };
+    }
+    on_one_thread(commands::run(&context(sub), name, sub))
+}
+
+/// Takes the controller's own words off the front of an SSH session's command line: exactly
+/// `berth --data DIR --ssh-session`, before anything the user typed.
+fn who_speaks(argv: Vec<String>) -> Result<(Mode, Target, Vec<String>)> {
+    let is_session = argv.len() >= 4 && argv[1] == "--data" && argv[3] == "--ssh-session";
+    if !is_session {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let target = Target {
+            data: None,
+            host: variable("BERTH_HOST"),
+            token: variable("BERTH_TOKEN"),
+            ca: variable("BERTH_CA").map(PathBuf::from),
+            acts_as: None,
+        };
+        return Ok((Mode::Local, target, argv));
+    }
+    let acts_as = std::env::var("BERTH_AS").ok().filter(|name| !name.is_empty());
+    let acts_as = acts_as.ok_or_else(|| {
+        CliError::Failed("an SSH session must say who it is for: BERTH_AS is not set".into())
+    })?;
+    let data = Some(PathBuf::from(&argv[2]));
+    let words = std::iter::once("berth".to_owned()).chain(argv.into_iter().skip(4)).collect();
+    Ok((Mode::Session, Target { data, acts_as: Some(acts_as), ..Target::default() }, words))
+}
+
+fn with_flags(target: Target, matches: &clap::ArgMatches) -> Target {
+    let data = matches.try_get_one::<PathBuf>("data").ok().flatten().cloned();
+    let host = matches.try_get_one::<String>("host").ok().flatten().cloned();
+    // What is said on the command line wins over the environment, whichever of the two it is.
+    Target { host: host.or(if data.is_some() { None } else { target.host }), data, ..target }
+}
+
+/// Help goes to stdout; a mistake to stderr, with exit code 2.
+fn misused(error: &clap::Error) -> Result<()> {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::Output::new(false, false).raw(text.as_bytes())
+        }
+        _ => {
+            let mut lines = text.lines().map(|line| line.strip_prefix("error: ").unwrap_or(line));
+            output::warning(lines.next().unwrap_or_default());
+            lines.for_each(output::say);
+            Err(CliError::Exit(2))
+        }
+    }
+}
+
+/// Commands need no more than one thread, and must not wait for a read of standard input that never ends.
+fn on_one_thread(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::Failed(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}

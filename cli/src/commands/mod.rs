@@ -1,0 +1,95 @@
+//! The user's commands, one file a family. Each turns arguments into calls and answers into text, and decides nothing.
+//!
+//! In: clap's matches. Out: text, and an exit code.
+
+mod apps;
+mod completion;
+mod config;
+mod domains;
+mod envfile;
+mod git;
+mod help;
+mod keys;
+mod logs;
+mod nodes;
+mod ports;
+mod ps;
+mod releases;
+mod resource;
+mod run;
+mod storage;
+mod terminal;
+mod tokens;
+mod urls;
+
+pub(crate) use help::{overview, topic, unknown};
+
+use crate::context::Context;
+use crate::error::{CliError, Result};
+use clap::{ArgMatches, Command};
+
+/// Commands that belong together.
+pub(crate) struct Family {
+    /// The word before the colon.
+    pub(crate) name: &'static str,
+    /// One line.
+    pub(crate) about: &'static str,
+    /// Its commands.
+    pub(crate) commands: Vec<Command>,
+}
+
+/// All of them, in the order of `help`.
+pub(crate) fn families() -> Vec<Family> {
+    let family = |name, about, commands| Family { name, about, commands };
+    vec![
+        family("apps", "Create, list and destroy apps", apps::commands()),
+        family("config", "Environment variables of an app, or of all", config::commands()),
+        family("ps", "Processes: how many run, and how they are", ps::commands()),
+        family("logs", "What an app writes", logs::commands()),
+        family("run", "Commands in an app's surroundings", run::commands()),
+        family("releases", "What was deployed when, and the way back", releases::commands()),
+        family("domains", "Host names that lead to an app", domains::commands()),
+        family("urls", "Where an app answers", urls::commands()),
+        family("ports", "Raw TCP ports that lead to an app", ports::commands()),
+        family("git", "Which branch deploys", git::commands()),
+        family("storage", "Directories that outlive containers", storage::commands()),
+        family("resource", "Limits of memory and CPU", resource::commands()),
+        family("ssh-keys", "Who may push and command over SSH", keys::commands()),
+        family("tokens", "Who may use the API over the network", tokens::commands()),
+        family("node", "Machines", nodes::commands()),
+        family("help", "About berth itself", help::commands()),
+    ]
+}
+
+/// Runs the command called `name`.
+pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
+    let families = families();
+    let family =
+        families.iter().find(|family| family.commands.iter().any(|command| command.get_name() == name));
+    match family.map_or("", |family| family.name) {
+        "apps" => apps::run(context, name, matches).await,
+        "config" => config::run(context, name, matches).await,
+        "ps" => ps::run(context, name, matches).await,
+        "logs" => logs::run(context, matches).await,
+        "run" => run::run(context, name, matches).await,
+        "releases" => releases::run(context, name, matches).await,
+        "domains" => domains::run(context, name, matches).await,
+        "urls" => urls::run(context, name, matches).await,
+        "ports" => ports::run(context, name, matches).await,
+        "git" => git::run(context, name, matches).await,
+        "storage" => storage::run(context, name, matches).await,
+        "resource" => resource::run(context, name, matches).await,
+        "ssh-keys" => keys::run(context, name, matches).await,
+        "tokens" => tokens::run(context, name, matches).await,
+        "node" => nodes::run(context, name, matches).await,
+        "help" => help::run(context, name, matches),
+        _ => Err(not_here(name)),
+    }
+}
+
+/// A command that its family lists but does not run: a mistake of ours, which a test looks for.
+fn not_here(name: &str) -> CliError {
+    CliError::Failed(format!(
+        "{name} is listed but not carried out: this is a mistake in berth, please report it"
+    ))
+}

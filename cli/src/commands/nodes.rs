@@ -1,0 +1,86 @@
+//! `node:list` and `stack:import`: machines, and the root file systems apps are built on.
+//!
+//! In: a tar file. Out: a table; the stack's digest.
+
+use super::not_here;
+use crate::args::command;
+use crate::context::{Context, arguments, none_left};
+use crate::error::{CliError, Result};
+use crate::output::{table, time};
+use berth_model::api::NodeInfo;
+use clap::{ArgMatches, Command};
+
+pub(super) fn commands() -> Vec<Command> {
+    vec![
+        command("node:list", "List the machines", "", &["node:list"]).visible_alias("nodes"),
+        command(
+            "stack:import",
+            "Take over a root file system that apps are built on",
+            "NAME FILE.tar",
+            &["stack:import debian-12-run debian-12-run.tar"],
+        ),
+    ]
+}
+
+pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
+    let words = arguments(matches);
+    match name {
+        "node:list" => {
+            none_left(&words)?;
+            list(context).await
+        }
+        "stack:import" => import(context, &words).await,
+        _ => Err(not_here(name)),
+    }
+}
+
+async fn list(context: &Context) -> Result<()> {
+    let nodes: Vec<NodeInfo> = context.get("/v1/nodes").await?;
+    if context.out.json {
+        return context.out.json(&nodes);
+    }
+    context.out.header("Nodes")?;
+    let row = |node: &NodeInfo| {
+        let state =
+            if node.alive { "alive".to_owned() } else { format!("lost since {}", time(node.last_seen_ms)) };
+        let capacity = &node.capacity;
+        vec![
+            node.name.to_string(),
+            state,
+            format!("{} containers", node.containers),
+            format!("{} CPUs", capacity.cpus),
+            format!("{} MiB memory", capacity.memory_mib),
+            format!("{} MiB disk free", capacity.disk_free_mib),
+            format!("kernel {} cgroup {}", capacity.kernel, capacity.cgroup),
+        ]
+    };
+    table(&nodes.iter().map(row).collect::<Vec<_>>()).iter().try_for_each(|line| context.out.line(line))
+}
+
+async fn import(context: &Context, words: &[String]) -> Result<()> {
+    let [name, file] = words else {
+        return Err(CliError::Misuse("write: stack:import NAME FILE.tar (`-` is standard input)".into()));
+    };
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
+    if name.is_empty() || !name.bytes().all(allowed) {
+        return Err(CliError::Misuse(format!("{name:?} is no stack's name: use a-z, 0-9, '.' and '-'")));
+    }
+    context.out.step(&format!("Importing {name}"))?;
+    let path = format!("/v1/stacks?name={name}");
+    let answer: serde_json::Value = if file == "-" {
+        context.upload(&path, tokio::io::stdin()).await?
+    } else {
+        context.may_read(file)?;
+        let opened = tokio::fs::File::open(file).await;
+        context
+            .upload(&path, opened.map_err(|error| CliError::Failed(format!("cannot read {file}: {error}")))?)
+            .await?
+    };
+    if context.out.json {
+        return context.out.json(&answer);
+    }
+    match answer.get("digest").and_then(serde_json::Value::as_str) {
+        Some(digest) => context.out.line(&format!("{name} {digest}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,271 @@
+//! What every command has: the API, its output, and the app it is about.
+//!
+//! In: global flags. Out: calls to the API whose refusals are [`CliError`]s, and the app that was meant.
+
+use crate::endpoint::Target;
+use crate::error::{CliError, Result};
+use crate::output::{Output, broke_off, say};
+use berth_model::AppName;
+use berth_model::api::{AppInfo, Progress};
+use berth_wire::{Client, Lines, Upgraded, WireError};
+use clap::ArgMatches;
+use http::Method;
+use http_body_util::BodyExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// One command's surroundings.
+pub(crate) struct Context {
+    /// Where words go.
+    pub(crate) out: Output,
+    /// `--force`.
+    pub(crate) force: bool,
+    /// The command came over SSH: files the user names are not ours to touch.
+    pub(crate) session: bool,
+    trace: bool,
+    target: Target,
+    app: Option<String>,
+}
+
+impl Context {
+    /// From the command's global flags.
+    pub(crate) fn new(matches: &ArgMatches, target: Target, session: bool) -> Self {
+        let json =
+            matches.try_get_one::<String>("format").ok().flatten().is_some_and(|format| format == "json");
+        Self {
+            out: Output::new(matches.get_flag("quiet"), json),
+            force: matches.get_flag("force"),
+            session,
+            trace: matches.get_flag("trace"),
+            target,
+            app: matches.get_one::<String>("app").cloned(),
+        }
+    }
+
+    fn client(&self, method: &Method, path: &str) -> Result<Client> {
+        let client = self.target.client()?;
+        if self.trace {
+            say(&format!("+ {method} {path} at {}", client.endpoint()));
+        }
+        Ok(client)
+    }
+
+    fn finish<T>(&self, client: &Client, answer: std::result::Result<T, WireError>) -> Result<T> {
+        answer.map_err(|error| {
+            if self.trace {
+                say(&format!("+ {error:?}"));
+            }
+            CliError::wire(error, client.endpoint())
+        })
+    }
+
+    /// `GET` one JSON value.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let client = self.client(&Method::GET, path)?;
+        let answer = client.get(path).await;
+        self.finish(&client, answer)
+    }
+
+    /// A call that answers one JSON value.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T> {
+        let client = self.client(&method, path)?;
+        let answer = client.json(method, path, Some(body)).await;
+        self.finish(&client, answer)
+    }
+
+    /// JSON lines.
+    pub(crate) async fn lines(&self, path: &str) -> Result<LineReader> {
+        let client = self.client(&Method::GET, path)?;
+        let answer = client.lines(Method::GET, path, None::<&()>).await;
+        Ok(LineReader { lines: self.finish(&client, answer)?, client })
+    }
+
+    /// A terminal stream.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Upgraded> {
+        let client = self.client(&Method::GET, path)?;
+        let answer = client.upgrade(path).await;
+        self.finish(&client, answer)
+    }
+
+    /// An operation: shows its progress until it is done. Operations that are done at once answer anything else.
+    pub(crate) async fn act(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<()> {
+        let client = self.client(&method, path)?;
+        let answer = client.call(method, path, body).await;
+        let response = self.finish(&client, answer)?;
+        let kind = response.headers().get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+        if !kind.is_some_and(|kind| kind.starts_with(b"application/x-ndjson")) {
+            let rest = response.into_body().collect().await;
+            rest.map_err(|error| CliError::Failed(format!("the connection to Berth broke: {error}")))?;
+            return Ok(());
+        }
+        let mut lines = LineReader { lines: client.lines_of(response), client };
+        while let Some(event) = lines.next::<Progress>().await? {
+            if let Some(end) = self.out.progress(&event)? {
+                return end;
+            }
+        }
+        Err(broke_off().into())
+    }
+
+    /// Sends `body` until its end and gives the JSON answer.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: impl tokio::io::AsyncRead + Send + Sync + 'static,
+    ) -> Result<T> {
+        let client = self.client(&Method::POST, path)?;
+        let answer = client.upload(Method::POST, path, "application/x-tar", body).await;
+        let response = self.finish(&client, answer)?;
+        let broken = |text: String| CliError::Failed(format!("Berth's answer cannot be read: {text}"));
+        let bytes =
+            response.into_body().collect().await.map_err(|error| broken(error.to_string()))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))
+    }
+
+    /// The app, and the arguments beside it: `--app`, else the first argument, else what a git remote names.
+    ///
+    /// In a working tree with a remote, `ps:restart web` means its app and `ps:restart other` the other one: an
+    /// argument that is no existing app is left to the command, if the command takes any (`takes_more`).
+    pub(crate) async fn app(&self, matches: &ArgMatches, takes_more: bool) -> Result<(AppName, Vec<String>)> {
+        let (app, rest) = self.some_app(matches, takes_more).await?;
+        app.map(|app| (app, rest)).ok_or_else(|| {
+            let advice =
+                if self.session { "" } else { ", or work in a repository with a git remote called paas" };
+            CliError::Misuse(format!("which app? Name it first, or with --app{advice}"))
+        })
+    }
+
+    /// Like [`Self::app`], for commands that can do without.
+    pub(crate) async fn some_app(
+        &self,
+        matches: &ArgMatches,
+        takes_more: bool,
+    ) -> Result<(Option<AppName>, Vec<String>)> {
+        let mut rest = arguments(matches);
+        if let Some(app) = &self.app {
+            return Ok((Some(AppName::parse(app)?), rest));
+        }
+        let inferred = if self.session { None } else { crate::remote::app_of_working_tree() };
+        let (Some(first), Some(inferred)) = (rest.first(), inferred.as_ref()) else {
+            let named = if rest.is_empty() { None } else { Some(AppName::parse(&rest.remove(0))?) };
+            return Ok((named.or(inferred), rest));
+        };
+        if takes_more {
+            match AppName::parse(first) {
+                Ok(name) if name == *inferred || self.exists(&name).await? => {}
+                _ => return Ok((Some(inferred.clone()), rest)),
+            }
+        }
+        let named = AppName::parse(&rest.remove(0))?;
+        Ok((Some(named), rest))
+    }
+
+    /// The app, for commands that take nothing else.
+    pub(crate) async fn only_app(&self, matches: &ArgMatches) -> Result<AppName> {
+        let (app, rest) = self.app(matches, false).await?;
+        none_left(&rest)?;
+        Ok(app)
+    }
+
+    /// Whether there is such an app.
+    pub(crate) async fn exists(&self, app: &AppName) -> Result<bool> {
+        match self.get::<AppInfo>(&format!("/v1/apps/{app}")).await {
+            Ok(_) => Ok(true),
+            Err(CliError::NoApp(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks to type `name` before something is destroyed, unless `--force`.
+    pub(crate) fn confirm(&self, name: &str, what: &str) -> Result<()> {
+        if self.force {
+            return Ok(());
+        }
+        crate::output::warning("WARNING: Potentially Destructive Action");
+        crate::output::warning(what);
+        crate::output::warning(&format!("To proceed, type \"{name}\""));
+        eprint_prompt();
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        read.map_err(|error| CliError::Failed(format!("cannot read the answer: {error}")))?;
+        if answer.trim() == name {
+            return Ok(());
+        }
+        Err(CliError::Failed("Confirmation did not match. Aborted.".into()))
+    }
+
+    /// Refuses to touch a file the user named when the command came over SSH.
+    pub(crate) fn may_read(&self, path: &str) -> Result<()> {
+        if !self.session {
+            return Ok(());
+        }
+        Err(CliError::Misuse(format!(
+            "{path:?} would be a file of the server, which a command over SSH may not read: send it on standard input"
+        )))
+    }
+}
+
+fn eprint_prompt() {
+    use std::io::Write;
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(b"> ").and_then(|()| stderr.flush());
+}
+
+/// Lines of a call, refusals made [`CliError`]s.
+pub(crate) struct LineReader {
+    lines: Lines,
+    client: Client,
+}
+
+impl LineReader {
+    /// The next value.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        self.lines.next().await.map_err(|error| CliError::wire(error, self.client.endpoint()))
+    }
+}
+
+/// The command's positional arguments.
+pub(crate) fn arguments(matches: &ArgMatches) -> Vec<String> {
+    let arguments = matches.try_get_many::<String>("args").ok().flatten();
+    arguments.map(|values| values.cloned().collect()).unwrap_or_default()
+}
+
+/// Refuses what a command does not take.
+pub(crate) fn none_left(rest: &[String]) -> Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(word) => Err(CliError::Misuse(format!("{word:?} is one argument too many"))),
+    }
+}
+
+/// Exactly one argument, called `what` in the refusal.
+pub(crate) fn exactly_one(rest: Vec<String>, what: &str) -> Result<String> {
+    match <[String; 1]>::try_from(rest) {
+        Ok([one]) => Ok(one),
+        Err(rest) if rest.is_empty() => Err(CliError::Misuse(format!("{what} is missing"))),
+        Err(rest) => Err(CliError::Misuse(format!("{:?} is one argument too many", rest[1]))),
+    }
+}
+
+/// A name of a key or token, as the API takes it: `[A-Za-z0-9._@-]{1,64}`, so that it is safe in a path too.
+pub(crate) fn holder_name(text: &str) -> Result<&str> {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'@' | b'-');
+    let fits = !text.is_empty() && text.len() <= 64 && text.as_bytes().iter().all(allowed);
+    if fits && !text.starts_with(['.', '-']) {
+        return Ok(text);
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(CliError::Misuse(format!(
+        "name {shown:?} is not valid: use 1 to 64 letters, digits, '.', '_', '@' and '-'"
+    )))
+}

@@ -1,0 +1,250 @@
+//! The roles a machine runs, each its own process: `controller`, `agent`, `proxy`, and `up`, which runs all three.
+//!
+//! In: options. Out: a role that drains and ends on SIGTERM or SIGINT.
+
+use crate::endpoint::DEFAULT_DATA;
+use crate::error::{CliError, Result};
+use crate::up;
+use berth_model::{HostPattern, NodeName};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+
+/// Set by `berth up` for the roles it starts: its process id. They end when it does.
+pub(crate) const SUPERVISOR: &str = "BERTH_SUPERVISOR";
+
+/// Where each part listens unless told otherwise.
+pub(crate) const DEFAULT_HTTP: &str = "0.0.0.0:80";
+const DEFAULT_SSH: &str = "0.0.0.0:2222";
+const DEFAULT_API: &str = "127.0.0.1:8080";
+
+/// The commands of this file.
+pub(crate) fn commands() -> Vec<Command> {
+    let role = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).arg(
+            Arg::new("log-format")
+                .long("log-format")
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("How the log on stderr is written; BERTH_LOG says what is in it [default: text]")
+                .hide_default_value(true),
+        )
+    };
+    vec![
+        role("up", "Run everything in the foreground, under --data DIR")
+            .args([domain(), address("ssh", DEFAULT_SSH, "Where git and commands over SSH are taken")])
+            .args([
+                address("api", DEFAULT_API, "Where the API and git over HTTP listen"),
+                address(
+                    "http",
+                    DEFAULT_HTTP,
+                    "Where apps are served [default: 0.0.0.0:80, else 0.0.0.0:8000]",
+                )
+                .default_value(None)
+                .hide_default_value(true),
+            ])
+            .args([subnet(), node()])
+            .arg(
+                Arg::new("stack-dir")
+                    .long("stack-dir")
+                    .value_name("DIR")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help("Take over every stack (NAME.tar) there that is new or changed"),
+            )
+            .arg(
+                Arg::new("stop-apps")
+                    .long("stop-apps")
+                    .action(ArgAction::SetTrue)
+                    .help("Stop the apps too when Berth is stopped; else they keep running"),
+            )
+            .after_help(
+                "Examples:\n  berth up\n  berth up --data /srv/berth --domain apps.example.com\n  \
+                 berth up --http 127.0.0.1:8000 --ssh 127.0.0.1:2222",
+            ),
+        role("controller", "Run the controller alone: API, git, builds, decisions")
+            .args([domain(), address("ssh", DEFAULT_SSH, "Where git and commands over SSH are taken")])
+            .args([
+                address("api", DEFAULT_API, "Where the API and git over HTTP listen"),
+                address("http", DEFAULT_HTTP, "Where the proxy listens, for printing addresses"),
+            ]),
+        role("agent", "Run the agent alone: containers, images, networks").args([subnet(), node()]).arg(
+            Arg::new("stop-apps")
+                .long("stop-apps")
+                .action(ArgAction::SetTrue)
+                .help("Do not run: stop every container and remove the network, then end"),
+        ),
+        role("proxy", "Run the proxy alone: requests to containers")
+            .args([address("http", DEFAULT_HTTP, "Where apps are served"), node()])
+            .arg(
+                Arg::new("threads")
+                    .long("threads")
+                    .value_name("COUNT")
+                    .value_parser(clap::value_parser!(u16).range(1..=1024))
+                    .help("How many threads [default: one a CPU]"),
+            ),
+    ]
+}
+
+fn domain() -> Arg {
+    Arg::new("domain")
+        .long("domain")
+        .value_name("DOMAIN")
+        .default_value("localhost")
+        .value_parser(|text: &str| HostPattern::parse(text).map_err(|error| error.to_string()))
+        .help("Apps answer at APP.DOMAIN until domains:set-global says otherwise")
+}
+
+fn address(id: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).long(id).value_name("ADDRESS").default_value(default).value_parser(parse_address).help(help)
+}
+
+/// `0.0.0.0:80`, `[::]:80`, or `:80` for every IPv4 address.
+fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    full.parse().map_err(|_| format!("{text:?} is no address and port such as 127.0.0.1:8080"))
+}
+
+fn subnet() -> Arg {
+    Arg::new("subnet")
+        .long("subnet")
+        .value_name("CIDR")
+        .help("Addresses for containers, such as 10.88.0.0/16")
+}
+
+fn node() -> Arg {
+    Arg::new("node")
+        .long("node")
+        .value_name("NAME")
+        .value_parser(|text: &str| NodeName::parse(text).map_err(|error| error.to_string()))
+        .help("This machine's name [default: its host name when Berth was first started]")
+}
+
+/// Runs `name` if it is a role.
+pub(crate) fn run(name: &str, matches: &ArgMatches) -> Option<Result<()>> {
+    let role: fn(&ArgMatches) -> anyhow::Result<()> = match name {
+        "up" => up::run,
+        "controller" => controller,
+        "agent" => agent,
+        "proxy" => proxy,
+        _ => return None,
+    };
+    log_to_stderr(matches);
+    Some(role(matches).map_err(|error| CliError::Failed(format!("{name}: {error:#}"))))
+}
+
+fn log_to_stderr(matches: &ArgMatches) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = if matches.get_one::<String>("log-format").is_some_and(|format| format == "json") {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+    };
+    if let Err(error) = installed {
+        crate::output::warning(&format!("there will be no log: {error}"));
+    }
+}
+
+/// The data directory that was named, or the default.
+pub(crate) fn data(matches: &ArgMatches) -> PathBuf {
+    matches.get_one::<PathBuf>("data").cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA))
+}
+
+/// The value of an option that has a default.
+pub(crate) fn given<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> anyhow::Result<T> {
+    matches.get_one::<T>(id).cloned().ok_or_else(|| anyhow::anyhow!("--{id} is missing"))
+}
+
+/// This machine's name: as said, or as remembered.
+pub(crate) fn node_name(matches: &ArgMatches, data: &Path) -> anyhow::Result<NodeName> {
+    match matches.get_one::<NodeName>("node") {
+        Some(name) => Ok(name.clone()),
+        None => up::data_dir::node_name(data),
+    }
+}
+
+fn controller(matches: &ArgMatches) -> anyhow::Result<()> {
+    let data = up::data_dir::prepare(&data(matches))?;
+    let options = berth_controller::Options {
+        domain: given(matches, "domain")?,
+        api: given(matches, "api")?,
+        ssh: given(matches, "ssh")?,
+        http: given(matches, "http")?,
+        berth_exe: std::env::current_exe()?,
+        data,
+    };
+    let stop = stop_token()?;
+    runtime()?.block_on(berth_controller::run(options, stop))
+}
+
+fn agent(matches: &ArgMatches) -> anyhow::Result<()> {
+    let data = up::data_dir::prepare(&data(matches))?;
+    if matches.get_flag("stop-apps") {
+        let stopped = berth_agent::stop_all(&data)?;
+        tracing::info!(containers = stopped, "stopped every container");
+        return Ok(());
+    }
+    let options = berth_agent::Options {
+        node: node_name(matches, &data)?,
+        subnet: matches.get_one::<String>("subnet").cloned(),
+        data,
+    };
+    let stop = stop_token()?;
+    runtime()?.block_on(berth_agent::run(options, stop))
+}
+
+fn proxy(matches: &ArgMatches) -> anyhow::Result<()> {
+    let data = up::data_dir::prepare(&data(matches))?;
+    let options = berth_proxy::Options {
+        node: node_name(matches, &data)?,
+        http: given(matches, "http")?,
+        threads: matches.get_one::<u16>("threads").map(|count| usize::from(*count)),
+        data,
+    };
+    let stop = stop_token()?;
+    berth_proxy::run(options, stop)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(cpus.clamp(2, 8)).enable_all().build()
+}
+
+/// A token that SIGTERM, SIGINT, or the end of the supervisor cancels. A second signal ends the process at once.
+fn stop_token() -> anyhow::Result<CancellationToken> {
+    if let Some(supervisor) = std::env::var(SUPERVISOR).ok().and_then(|pid| pid.parse::<i32>().ok()) {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+        // It may have died before we asked to be told.
+        anyhow::ensure!(
+            nix::unistd::getppid().as_raw() == supervisor,
+            "`berth up`, which started this, is gone"
+        );
+    }
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    // A thread of its own, so that a busy or single-threaded role hears it too.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut terminate, mut interrupt) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let wait = move || {
+        runtime.block_on(async {
+            for time in 0..2 {
+                tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+                if time == 0 {
+                    tracing::info!("stopping");
+                    stop.cancel();
+                }
+            }
+            std::process::exit(1);
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait)?;
+    Ok(token)
+}

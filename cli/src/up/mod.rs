@@ -1,0 +1,273 @@
+//! `berth up`: a whole machine in the foreground.
+//!
+//! In: a data directory and addresses. Out: controller, agent and proxy as child processes, kept alive; a banner once
+//! they answer; on SIGTERM or SIGINT they drain and end, while the apps keep running (unless `--stop-apps`).
+//! Killed, it takes the roles with it (they ask the kernel to be told) but no app, and a new `berth up` takes over.
+
+pub(crate) mod data_dir;
+mod listen;
+mod stacks;
+mod supervise;
+
+use crate::output::Output;
+use crate::roles::{data, given};
+use anyhow::{Context, Result, bail};
+use berth_model::{HostPattern, NodeName};
+use berth_wire::{Client, Endpoint};
+use clap::ArgMatches;
+use http::Method;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use supervise::Role;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long roles of a killed predecessor may take to end.
+const PREDECESSORS: Duration = Duration::from_secs(60);
+/// How often a condition is looked at that nothing tells us of.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+struct Plan {
+    data: PathBuf,
+    domain: HostPattern,
+    http: SocketAddr,
+    ssh: SocketAddr,
+    api: SocketAddr,
+    node: NodeName,
+    subnet: Option<String>,
+    stack_dir: Option<PathBuf>,
+    stop_apps: bool,
+    log_format: String,
+}
+
+/// Carries `berth up` out.
+pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("it must be run as root: it makes namespaces, mounts and networks for the apps. Try sudo");
+    }
+    let data = data_dir::prepare(&data(matches))?;
+    let _lock = lock(&data)?;
+    wait_for_predecessors(&data)?;
+    let (ssh, api) = (given(matches, "ssh")?, given(matches, "api")?);
+    listen::check(ssh, "--ssh")?;
+    listen::check(api, "--api")?;
+    let listener = listen::http(matches.get_one::<SocketAddr>("http").copied())?;
+    let plan = Plan {
+        domain: given(matches, "domain")?,
+        http: listener.local_addr()?,
+        ssh,
+        api,
+        node: crate::roles::node_name(matches, &data)?,
+        subnet: matches.get_one::<String>("subnet").cloned(),
+        stack_dir: matches.get_one::<PathBuf>("stack-dir").cloned(),
+        stop_apps: matches.get_flag("stop-apps"),
+        log_format: given(matches, "log-format")?,
+        data,
+    };
+    // One thread: it starts the children, and a child hears of the death of the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(supervise_all(&plan, listener))?;
+    if plan.stop_apps {
+        let stopped = berth_agent::stop_all(&plan.data).context("cannot stop the apps")?;
+        tracing::info!(containers = stopped, "stopped the apps");
+    }
+    Ok(())
+}
+
+async fn supervise_all(plan: &Plan, listener: std::net::TcpListener) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let (stop, ready) = (CancellationToken::new(), CancellationToken::new());
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut roles = tokio::task::JoinSet::new();
+    for role in plan.roles(listener) {
+        let name = role.name;
+        let kept = supervise::keep(role, program.clone(), stop.clone(), ready.clone());
+        roles.spawn(async move { kept.await.with_context(|| format!("keeping the {name} alive")) });
+    }
+    // Resolves only if it cannot become ready: being ready is no reason to stop.
+    let until_ready = async {
+        match become_ready(plan, &ready).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    let mut result = tokio::select! {
+        error = until_ready => Err(error),
+        () = signals.next() => Ok(()),
+        Some(ended) = roles.join_next() => flatten(ended),
+    };
+    tracing::info!(
+        "stopping; {}",
+        if plan.stop_apps { "the apps are stopped too" } else { "the apps keep running" }
+    );
+    let _ = std::fs::remove_file(plan.data.join("run/ready"));
+    stop.cancel();
+    let impatient = tokio::select! {
+        () = async {
+            while let Some(ended) = roles.join_next().await {
+                let ended = flatten(ended);
+                if result.is_ok() {
+                    result = ended;
+                }
+            }
+        } => false,
+        () = signals.next() => true,
+    };
+    if impatient {
+        tracing::warn!("a second signal: not waiting for the roles; they end with this process");
+    }
+    result
+}
+
+fn flatten(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.context("the supervisor itself failed")?
+}
+
+impl Plan {
+    fn roles(&self, listener: std::net::TcpListener) -> Vec<Role> {
+        let common = |name, more: &[(&str, &dyn std::fmt::Display)]| {
+            let mut arguments: Vec<OsString> = vec!["--data".into(), self.data.clone().into()];
+            arguments.extend(["--log-format".into(), self.log_format.clone().into()]);
+            for (option, value) in more {
+                arguments.extend([OsString::from(option), value.to_string().into()]);
+            }
+            Role { name, arguments, listeners: Vec::new() }
+        };
+        let http: &dyn std::fmt::Display = &self.http;
+        let controller = [
+            ("--domain", &self.domain as &dyn std::fmt::Display),
+            ("--http", http),
+            ("--ssh", &self.ssh),
+            ("--api", &self.api),
+        ];
+        let mut agent = common("agent", &[("--node", &self.node)]);
+        if let Some(subnet) = &self.subnet {
+            agent.arguments.extend(["--subnet".into(), subnet.into()]);
+        }
+        let mut proxy = common("proxy", &[("--http", http), ("--node", &self.node)]);
+        proxy.listeners.push(listener);
+        vec![common("controller", &controller), agent, proxy]
+    }
+
+    /// An address for people: where this machine is reached if it listens everywhere.
+    fn host(address: SocketAddr) -> String {
+        match address.ip() {
+            ip if ip.is_unspecified() => "localhost".to_owned(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+            ip @ IpAddr::V4(_) => ip.to_string(),
+        }
+    }
+
+    fn banner(&self) -> String {
+        let port = if self.http.port() == 80 { String::new() } else { format!(":{}", self.http.port()) };
+        let git = format!("ssh://paas@{}:{}", Self::host(self.ssh), self.ssh.port());
+        let berth = match self.data.to_str() {
+            Some(crate::endpoint::DEFAULT_DATA) => "berth".to_owned(),
+            _ => format!("berth --data {}", self.data.display()),
+        };
+        format!(
+            "=====> Berth is ready\n       \
+             Apps:  http://APP.{domain}{port}\n       \
+             Git:   {git}/APP\n       \
+             API:   http://{api_host}:{api_port}\n       \
+             Data:  {data}\n\
+             -----> What to do next\n       \
+             1. Let your key in:    {berth} ssh-keys:add me ~/.ssh/id_ed25519.pub\n       \
+             2. In a repository:    git remote add paas {git}/hello\n       \
+             3. Deploy it:          git push paas main\n       \
+             All commands:          berth help\n",
+            domain = self.domain,
+            api_host = Self::host(self.api),
+            api_port = self.api.port(),
+            data = self.data.display(),
+        )
+    }
+}
+
+/// Waits until the API says that it is ready, takes the stacks over, and tells people and scripts (`DIR/run/ready`).
+async fn become_ready(plan: &Plan, ready: &CancellationToken) -> Result<()> {
+    let client = Client::new(Endpoint::Unix(plan.data.join("run/api.sock")));
+    while client.call(Method::GET, "/healthz", None::<&()>).await.is_err() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    if let Some(directory) = &plan.stack_dir {
+        stacks::import(&client, &plan.data, directory).await?;
+    }
+    ready.cancel();
+    std::fs::write(plan.data.join("run/ready"), format!("{}\n", std::process::id()))?;
+    Output::new(false, false).raw(plan.banner().as_bytes()).or_else(|error| match error {
+        crate::error::CliError::OutputClosed => Ok(()), // nobody reads the banner: no reason to stop
+        error => Err(anyhow::anyhow!("{error}")),
+    })
+}
+
+/// SIGTERM and SIGINT; made once, so that none is lost between two waits.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// Keeps a second `berth up` away from the same directory while the file lives.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("run/up.lock");
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open().with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let pid = std::fs::read_to_string(&path).unwrap_or_default();
+            bail!(
+                "another `berth up` (process {}) already runs on {}: stop that one, or choose another directory with --data",
+                pid.trim(),
+                data.display()
+            );
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+/// Roles whose `berth up` was killed are told so by the kernel and end by themselves: wait for that.
+fn wait_for_predecessors(data: &Path) -> Result<()> {
+    let began = Instant::now();
+    for role in ["controller", "agent", "proxy"] {
+        let path = data.join(role).join("lock");
+        let mut told = false;
+        while let Ok(file) = File::open(&path) {
+            if !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
+                break;
+            }
+            if began.elapsed() > PREDECESSORS {
+                bail!(
+                    "a {role} already runs on {}; stop it (systemctl stop 'berth-*') or choose another --data",
+                    data.display()
+                );
+            }
+            if !told && began.elapsed() > Duration::from_secs(1) {
+                tracing::info!("waiting for the former {role} to end");
+                told = true;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Keeping roles alive: started again when they die, after a pause that grows; stopped by SIGTERM, at last by SIGKILL.
+//!
+//! In: a role's command line, and a token. Out: when every role has ended.
+
+use crate::roles::SUPERVISOR;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+/// The first pause before a new start, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Whoever lived this long begins again with the first pause.
+const LIVED_WELL: Duration = Duration::from_secs(30);
+/// How many deaths in a row before everything was ready mean that it never will be.
+const GIVE_UP_AFTER: u32 = 5;
+/// How long a role may drain; its own limits are shorter.
+const STOP_WITHIN: Duration = Duration::from_secs(45);
+
+/// A role to be kept alive.
+pub(super) struct Role {
+    /// `controller`, `agent` or `proxy`: also the first argument.
+    pub(super) name: &'static str,
+    /// The other arguments.
+    pub(super) arguments: Vec<OsString>,
+    /// Listeners it inherits, told by `BERTH_LISTEN_FDS`.
+    pub(super) listeners: Vec<std::net::TcpListener>,
+}
+
+/// Keeps `role` alive until `stop`. `ready` is cancelled once the whole platform answered: before that, dying again and
+/// again is an error; after it, a reason to wait and try again.
+pub(super) async fn keep(
+    role: Role,
+    program: PathBuf,
+    stop: CancellationToken,
+    ready: CancellationToken,
+) -> Result<()> {
+    let mut pause = PAUSE.0;
+    let mut deaths = 0;
+    while !stop.is_cancelled() {
+        let started = Instant::now();
+        let mut child = spawn(&role, &program)?;
+        let status = tokio::select! {
+            status = child.wait() => status.with_context(|| format!("waiting for the {}", role.name))?,
+            () = stop.cancelled() => return end(role.name, child).await,
+        };
+        deaths += 1;
+        if started.elapsed() > LIVED_WELL {
+            (pause, deaths) = (PAUSE.0, 1);
+        }
+        if !ready.is_cancelled() && deaths >= GIVE_UP_AFTER {
+            bail!("the {} {} {deaths} times in a row; its log above says why", role.name, how(status));
+        }
+        tracing::warn!(
+            role = role.name,
+            "the {} {}; starting it again in {} ms",
+            role.name,
+            how(status),
+            pause.as_millis()
+        );
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+    Ok(())
+}
+
+/// Starts the role as a child of this thread, which must outlive it: the kernel tells a child of the death of the
+/// *thread* that started it (`PR_SET_PDEATHSIG`).
+fn spawn(role: &Role, program: &std::path::Path) -> Result<Child> {
+    let mut command = Command::new(program);
+    command.arg(role.name).args(&role.arguments).stdin(Stdio::null());
+    command.env(SUPERVISOR, std::process::id().to_string());
+    let inherited = role.listeners.iter().map(Inherited::new).collect::<Result<Vec<_>>>()?;
+    if !inherited.is_empty() {
+        let numbers: Vec<String> = inherited.iter().map(Inherited::number).collect();
+        command.env("BERTH_LISTEN_FDS", numbers.join(","));
+    }
+    // Nothing else is started meanwhile: this thread is the only one that starts anything.
+    command.spawn().with_context(|| format!("cannot start the {} from {}", role.name, program.display()))
+}
+
+/// A copy of a listener that a child started meanwhile keeps open.
+struct Inherited(std::os::fd::OwnedFd);
+
+impl Inherited {
+    fn new(listener: &std::net::TcpListener) -> Result<Self> {
+        let copy = listener.as_fd().try_clone_to_owned()?;
+        rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
+        Ok(Self(copy))
+    }
+
+    fn number(&self) -> String {
+        use std::os::fd::AsRawFd;
+        self.0.as_raw_fd().to_string()
+    }
+}
+
+async fn end(name: &str, mut child: Child) -> Result<()> {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    if let Some(pid) = pid {
+        match kill(pid, Signal::SIGTERM) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(error) => bail!("cannot stop the {name}: {error}"),
+        }
+    }
+    if let Ok(status) = tokio::time::timeout(STOP_WITHIN, child.wait()).await {
+        let status = status?;
+        if !status.success() {
+            tracing::warn!(role = name, "the {name} {} while stopping", how(status));
+        }
+        return Ok(());
+    }
+    tracing::warn!(role = name, "the {name} did not stop within {} s; killing it", STOP_WITHIN.as_secs());
+    child.kill().await.with_context(|| format!("cannot kill the {name}"))
+}
+
+fn how(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
