@@ -3,4 +3,5 @@
 //! In: assignments (`internal.sock`), builds, logs, terminals (`agent.sock`). Out: containers, and what was observed.
 
 pub mod files;
+pub mod images;
 pub mod network;

@@ -1,0 +1,230 @@
+//! Manifests and configs of the OCI image specification, as far as Berth reads and writes them.
+
+use super::error::ImageError;
+use berth_model::image::{Image, ImageConfig, ImageRef, Process};
+use berth_model::{Digest, EnvName, ProcessType};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Every manifest type that may be answered to a pull.
+pub(crate) const ACCEPTED: &str =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Label with the model's image (without its reference) as JSON.
+pub(crate) const LABEL: &str = "sh.berth.image";
+/// Most layers: overlayfs takes 500.
+const MAX_LAYERS: usize = 500;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Manifest {
+    pub(crate) schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) media_type: Option<String>,
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Config {
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) os: String,
+    #[serde(default)]
+    pub(crate) config: Option<Execution>,
+    pub(crate) rootfs: RootFs,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Execution {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) entrypoint: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cmd: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) working_dir: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RootFs {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) diff_ids: Vec<Digest>,
+}
+
+/// The label's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Label {
+    pub(crate) builder: String,
+    pub(crate) processes: BTreeMap<ProcessType, Process>,
+    #[serde(default)]
+    pub(crate) exposed_ports: Vec<u16>,
+}
+
+/// An image's layers, bottom first, with what is in its config. This is what the node remembers of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Described {
+    pub(crate) repository: String,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) config: ImageConfig,
+    pub(crate) image: Option<Image>,
+}
+
+/// One layer, by both of its digests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    /// Of the tar.
+    pub(crate) diff_id: Digest,
+    /// Of the compressed blob.
+    pub(crate) blob: Descriptor,
+}
+
+/// Reads a manifest.
+pub(crate) fn parse_manifest(image: &Digest, bytes: &[u8]) -> Result<Manifest, ImageError> {
+    let invalid = |rule: String| ImageError::Invalid { image: image.clone(), rule };
+    let manifest: Manifest = serde_json::from_slice(bytes)
+        .map_err(|error| invalid(format!("its manifest is not an image manifest: {error}")))?;
+    if manifest.schema_version != 2 {
+        return Err(invalid("its manifest's schemaVersion is not 2".to_owned()));
+    }
+    if manifest.layers.len() > MAX_LAYERS {
+        return Err(invalid(format!(
+            "it has {} layers, and at most {MAX_LAYERS} can be mounted",
+            manifest.layers.len()
+        )));
+    }
+    Ok(manifest)
+}
+
+/// Reads a config beside its manifest.
+pub(crate) fn describe(
+    reference: &ImageRef,
+    manifest: Manifest,
+    bytes: &[u8],
+) -> Result<Described, ImageError> {
+    let invalid = |rule: String| ImageError::Invalid { image: reference.digest.clone(), rule };
+    let config: Config = serde_json::from_slice(bytes)
+        .map_err(|error| invalid(format!("its config is malformed: {error}")))?;
+    if config.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(invalid("its config and its manifest name different numbers of layers".to_owned()));
+    }
+    let pairs = config.rootfs.diff_ids.into_iter().zip(manifest.layers);
+    let layers = pairs.map(|(diff_id, blob)| Layer { diff_id, blob }).collect();
+    let execution = config.config.unwrap_or_default();
+    let label = execution.labels.as_ref().and_then(|labels| labels.get(LABEL));
+    let image = match label.map(|text| serde_json::from_str::<Label>(text)).transpose() {
+        Ok(label) => label.map(|label| Image {
+            reference: reference.clone(),
+            builder: label.builder,
+            processes: label.processes,
+            exposed_ports: label.exposed_ports,
+        }),
+        Err(error) => return Err(invalid(format!("its label {LABEL} is malformed: {error}"))),
+    };
+    let config = image_config(execution).map_err(invalid)?;
+    Ok(Described { repository: reference.repository.clone(), layers, config, image })
+}
+
+fn image_config(execution: Execution) -> Result<ImageConfig, String> {
+    let mut env = BTreeMap::new();
+    for variable in execution.env.unwrap_or_default() {
+        let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
+        if value.contains('\0') {
+            return Err(format!("its variable {name:?} has a NUL byte in it"));
+        }
+        match EnvName::parse(name) {
+            Ok(name) => drop(env.insert(name, value.to_owned())),
+            Err(error) => tracing::debug!(%error, "a variable of an image is left out"),
+        }
+    }
+    let user = execution.user.unwrap_or_default();
+    let word = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 64
+            && !text.starts_with('-')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+            && !text.contains("..")
+    };
+    if !user.is_empty() && !user.splitn(2, ':').all(word) {
+        return Err(format!(
+            "its user {user:?} is neither a name nor a number, nor two of them joined by ':'"
+        ));
+    }
+    let working_dir = execution.working_dir.unwrap_or_default();
+    if !working_dir.is_empty() && (!working_dir.starts_with('/') || working_dir.contains('\0')) {
+        return Err(format!("its working directory {working_dir:?} is not absolute"));
+    }
+    let (entrypoint, cmd) = (execution.entrypoint.unwrap_or_default(), execution.cmd.unwrap_or_default());
+    let words: usize = entrypoint.iter().chain(&cmd).map(String::len).sum();
+    if words > 128 << 10 || entrypoint.iter().chain(&cmd).any(|word| word.contains('\0')) {
+        return Err("its command is longer than 128 KiB or has a NUL byte in it".to_owned());
+    }
+    Ok(ImageConfig { env, user, working_dir, entrypoint, cmd })
+}
+
+/// A config and a manifest of these layers, as bytes. Nothing in them depends on the time: same layers, same digests.
+pub(crate) fn render(
+    layers: &[Layer],
+    config: &ImageConfig,
+    label: Option<&Label>,
+) -> serde_json::Result<(Vec<u8>, Vec<u8>)> {
+    let some = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let labels =
+        label.map(serde_json::to_string).transpose()?.map(|json| BTreeMap::from([(LABEL.to_owned(), json)]));
+    let document = Config {
+        architecture: architecture().to_owned(),
+        os: "linux".to_owned(),
+        config: Some(Execution {
+            user: text(&config.user),
+            env: Some(config.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            entrypoint: some(&config.entrypoint),
+            cmd: some(&config.cmd),
+            working_dir: text(&config.working_dir),
+            labels,
+        }),
+        rootfs: RootFs {
+            kind: "layers".to_owned(),
+            diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+        },
+    };
+    let config = serde_json::to_vec(&document)?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MANIFEST_TYPE.to_owned()),
+        config: Descriptor {
+            media_type: CONFIG_TYPE.to_owned(),
+            digest: Digest::of(&config),
+            size: config.len() as u64,
+        },
+        layers: layers.iter().map(|layer| layer.blob.clone()).collect(),
+    };
+    Ok((config, serde_json::to_vec(&manifest)?))
+}
+
+/// This machine in the words of the image specification (GOARCH).
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
