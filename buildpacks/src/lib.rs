@@ -1,1 +1,61 @@
-//! .
+//! Buildpacks: which language a source tree is written in, and which steps make an image of it.
+//!
+//! In: a [`SourceTree`] and [`Settings`]. Out: a [`BuildPlan`](berth_model::build::BuildPlan) that leaves the agent that
+//! executes it nothing to decide, or a [`PlanError`] that tells an app's developer what to do. Nothing here touches the
+//! network, a container, a clock or any file outside the tree: the same tree and settings give the same plan.
+//!
+//! Runtime, dependencies and app are layers of their own. A layer's key is made of what the layer is made of and no
+//! more, so a change of the app's source leaves the keys of all layers below the app's own as they were.
+
+mod detect;
+mod draft;
+mod error;
+mod exclude;
+mod node;
+mod procfile_only;
+mod python;
+mod static_site;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use detect::{BUILDERS, plan};
+pub use error::PlanError;
+pub use tree::{DirectoryTree, Entry, EntryKind, MemoryTree, READ_LIMIT, SourceTree, TreeError};
+
+use berth_model::EnvName;
+use berth_model::image::ImageRef;
+use std::collections::BTreeMap;
+
+/// What a plan depends on besides the tree.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image that results stand on.
+    pub run_image: ImageRef,
+    /// Image that steps run in.
+    pub build_image: ImageRef,
+    /// The app's config vars. A step gets only those it may read, and its key holds only these.
+    pub config: BTreeMap<EnvName, String>,
+    /// Builder chosen by the user (one of [`BUILDERS`]); `None` detects. The config var `BERTH_BUILDER` does the same.
+    pub builder: Option<String>,
+    /// Path of the Procfile in the tree. Default `Procfile`.
+    pub procfile: String,
+    /// Counts up when versions that were given as ranges (`22.x`) shall be looked up anew, instead of staying at what
+    /// they meant when the runtime was first installed. Default 0.
+    pub refresh: u64,
+}
+
+impl Settings {
+    /// Settings of an app that set nothing.
+    #[must_use]
+    pub fn new(run_image: ImageRef, build_image: ImageRef) -> Self {
+        Self {
+            run_image,
+            build_image,
+            config: BTreeMap::new(),
+            builder: None,
+            procfile: "Procfile".to_owned(),
+            refresh: 0,
+        }
+    }
+}

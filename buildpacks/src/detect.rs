@@ -1,0 +1,196 @@
+//! Which builder makes an app, and why.
+//!
+//! In: a tree and settings. Out: the plan of the one builder that was chosen or found.
+
+use crate::draft::Draft;
+use crate::exclude::Exclude;
+use crate::tree::SourceTree;
+use crate::{PlanError, Settings, node, procfile_only, python, static_site};
+use berth_model::build::BuildPlan;
+use berth_model::procfile::{self, Procfile};
+
+/// Names of the builders, in the order they are tried.
+pub const BUILDERS: [&str; 4] = ["python", "node", "static", "procfile"];
+
+/// Says how to make an image of the tree. Pure: the same inputs give the same plan.
+pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, PlanError> {
+    if tree.entries().is_empty() {
+        return Err(PlanError::Empty);
+    }
+    let procfile = match tree.text(&settings.procfile)? {
+        Some(text) => procfile::parse(&text)?,
+        None => Procfile::default(),
+    };
+    let (builder, reason) = choose(tree, settings, &procfile)?;
+    let mut draft = Draft {
+        tree,
+        settings,
+        procfile,
+        exclude: Exclude::of(tree)?,
+        layers: Vec::new(),
+        notes: vec![reason],
+    };
+    let outcome = match builder {
+        "python" => python::plan(&mut draft)?,
+        "node" => node::plan(&mut draft)?,
+        "static" => static_site::plan(&mut draft)?,
+        _ => procfile_only::plan(&mut draft)?,
+    };
+    let Draft { mut layers, notes, .. } = draft;
+    if let Some(first) = layers.first_mut() {
+        first.notes.splice(0..0, notes);
+    }
+    Ok(BuildPlan {
+        builder: builder.to_owned(),
+        run_image: settings.run_image.clone(),
+        build_image: settings.build_image.clone(),
+        layers,
+        processes: outcome.processes,
+        config: outcome.config,
+    })
+}
+
+/// The builder and a line about why and how to choose another. Order: the user's setting, files that name a builder, a
+/// Dockerfile, languages.
+fn choose(
+    tree: &dyn SourceTree,
+    settings: &Settings,
+    procfile: &Procfile,
+) -> Result<(&'static str, String), PlanError> {
+    let var = settings
+        .config
+        .iter()
+        .find(|(name, _)| name.as_str() == "BERTH_BUILDER")
+        .map(|(_, value)| value.as_str());
+    if let Some(name) = settings.builder.as_deref().or(var).map(str::trim).filter(|name| !name.is_empty()) {
+        let known =
+            BUILDERS.into_iter().find(|builder| *builder == name || (name == "nodejs" && *builder == "node"));
+        let builder = known.ok_or_else(|| PlanError::NoSuchBuilder { name: name.to_owned() })?;
+        return Ok((builder, format!("builder {builder}: chosen by setting")));
+    }
+    if let Some(chosen) = marked(tree)? {
+        return Ok(chosen);
+    }
+    if let Some(file) = ["Dockerfile", "Containerfile"].into_iter().find(|file| tree.has(file)) {
+        let first = match python::detect(tree)
+            .map(|_| "python")
+            .or_else(|| node::detect(tree).map(|_| "node"))
+        {
+            Some(builder) => format!(
+                "To build it with the {builder} builder instead of its {file}: `berth config:set APP BERTH_BUILDER={builder}`, then push again."
+            ),
+            None => format!(
+                "Wait for it, or add what another builder needs beside the {file} and choose that builder."
+            ),
+        };
+        return Err(PlanError::NotYet { found: file.to_owned(), language: "Dockerfile builds", first });
+    }
+    if let Some((found, language)) = foreign(tree) {
+        let first = "If the language is not the app's (only its tools'), choose the builder yourself, see 2."
+            .to_owned();
+        return Err(PlanError::NotYet { found, language, first });
+    }
+    let other =
+        "another builder can be chosen with the config var BERTH_BUILDER (python, node, static or procfile)";
+    // A program's name alone is a weaker sign than a package.json.
+    let python = python::detect(tree).filter(|file| {
+        !file.ends_with(".py") || matches!(*file, "setup.py" | "manage.py") || !tree.has("package.json")
+    });
+    if let Some(file) = python {
+        let also =
+            if tree.has("package.json") { "; package.json is there too, but Python comes first" } else { "" };
+        return Ok(("python", format!("builder python: {file} exists{also}; {other}")));
+    }
+    if let Some(file) = node::detect(tree) {
+        return Ok(("node", format!("builder node: {file} exists; {other}")));
+    }
+    let has_web = procfile.0.keys().any(berth_model::ProcessType::is_web);
+    if !has_web && static_site::find(tree)?.is_some() {
+        return Ok(("static", format!("builder static: a site of plain files; {other}")));
+    }
+    if !procfile.0.is_empty() {
+        return Ok(("procfile", format!("builder procfile: no language was found, but a Procfile; {other}")));
+    }
+    let mut names: Vec<&str> =
+        tree.entries().iter().filter_map(|entry| entry.path.split('/').next()).collect();
+    names.dedup();
+    let more = names.len().saturating_sub(12);
+    let shown = names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
+    let found = if more > 0 { format!("only {shown} and {more} more") } else { format!("only {shown}") };
+    Err(PlanError::Unknown { found })
+}
+
+/// `.buildpacks` and `project.toml`: buildpacks whose language has a builder here are taken as that builder.
+fn marked(tree: &dyn SourceTree) -> Result<Option<(&'static str, String)>, PlanError> {
+    let not_yet = |found: &str, language| {
+        let first = "Remove the file to let Berth detect the language.".to_owned();
+        Err(PlanError::NotYet { found: found.to_owned(), language, first })
+    };
+    if let Some(text) = tree.text(".buildpacks")? {
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let builder = |line: &str| {
+            let name = line.split('#').next().unwrap_or(line).trim_end_matches(".git");
+            let name = name.rsplit('/').next().unwrap_or(name).trim_start_matches("heroku-buildpack-");
+            match name {
+                "python" => Some("python"),
+                "nodejs" | "node" => Some("node"),
+                "static" | "nginx" => Some("static"),
+                _ => None,
+            }
+        };
+        return match lines.as_slice() {
+            [line] if builder(line).is_some() => Ok(builder(line).map(|builder| {
+                (builder, format!("builder {builder}: Berth's own for {line} in .buildpacks"))
+            })),
+            [] => Ok(None),
+            _ => not_yet(".buildpacks", "classic buildpacks"),
+        };
+    }
+    let names_buildpacks =
+        |text: &str| text.contains("[[io.buildpacks.group]]") || text.contains("[[build.buildpacks]]");
+    if tree.text("project.toml")?.is_some_and(|text| names_buildpacks(&text)) {
+        return not_yet("project.toml", "Cloud Native Buildpacks");
+    }
+    Ok(None)
+}
+
+/// Languages that this version knows but does not build, by files at the top.
+fn foreign(tree: &dyn SourceTree) -> Option<(String, &'static str)> {
+    const EXACT: [(&str, &str); 26] = [
+        ("composer.json", "PHP"),
+        ("index.php", "PHP"),
+        ("go.mod", "Go"),
+        ("go.work", "Go"),
+        ("main.go", "Go"),
+        ("pom.xml", "Java"),
+        ("gradlew", "Java"),
+        ("build.gradle", "Java"),
+        ("build.gradle.kts", "Java"),
+        ("build.sbt", "Scala"),
+        ("Cargo.toml", "Rust"),
+        ("Gemfile", "Ruby"),
+        ("config.ru", "Ruby"),
+        ("mix.exs", "Elixir"),
+        ("project.clj", "Clojure"),
+        ("deno.json", "Deno"),
+        ("deno.jsonc", "Deno"),
+        ("gleam.toml", "Gleam"),
+        ("Package.swift", "Swift"),
+        ("stack.yaml", "Haskell"),
+        ("shard.yml", "Crystal"),
+        ("CMakeLists.txt", "C++"),
+        ("meson.build", "C++"),
+        ("dune-project", "OCaml"),
+        ("pubspec.yaml", "Dart"),
+        ("build.zig", "Zig"),
+    ];
+    let exact =
+        EXACT.iter().find(|(file, _)| tree.has(file)).map(|(file, language)| ((*file).to_owned(), *language));
+    exact.or_else(|| {
+        let suffixes = [(".csproj", ".NET"), (".fsproj", ".NET"), (".sln", ".NET"), (".cabal", "Haskell")];
+        let find = |(suffix, language)| {
+            tree.top().find(|name| name.ends_with(suffix)).map(|name| (name.to_owned(), language))
+        };
+        suffixes.into_iter().find_map(find)
+    })
+}

@@ -1,0 +1,91 @@
+//! Why there is no plan, in words for the person who pushed.
+
+use crate::tree::TreeError;
+use berth_model::procfile;
+
+/// Why there is no plan. The text says what was found, what was expected, and what to try.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file could not be read.
+    #[error("{0}")]
+    Tree(#[from] TreeError),
+    /// The Procfile is malformed.
+    #[error("{0}")]
+    Procfile(#[from] procfile::ParseError),
+    /// A file that decides about the build says something wrong or unclear.
+    #[error("{file}: {reason}")]
+    Invalid {
+        /// Which file.
+        file: String,
+        /// What was found, and what to write instead.
+        reason: String,
+    },
+    /// The tree has no files.
+    #[error(
+        "the pushed commit has no files, so there is nothing to build.\n\
+         1. Check that files are committed: `git status`, then `git add` and `git commit`.\n\
+         2. Check that the right branch was pushed: `git log --stat -1`."
+    )]
+    Empty,
+    /// No builder knows such a tree.
+    #[error(
+        "cannot tell how to build this app. Looked at the top of the repository for\n  \
+         Python:  requirements.txt, pyproject.toml, uv.lock, poetry.lock, Pipfile, setup.py, manage.py, app.py, main.py\n  \
+         Node.js: package.json\n  \
+         Static:  index.html, Staticfile, .static, or a directory public, dist or _site with an index.html\n  \
+         Any:     Procfile\n\
+         and found {found}.\n\
+         1. If the app is in a subdirectory, push that directory: `git subtree push --prefix DIR REMOTE main`.\n\
+         2. If the app needs no language runtime, add a Procfile with a line such as `web: ./server`.\n\
+         3. If one of the files above exists, check that it is committed and not in .gitignore."
+    )]
+    Unknown {
+        /// Names at the top of the tree, cut to a few.
+        found: String,
+    },
+    /// What was found is known, but this version has no builder for it.
+    #[error(
+        "found {found}, which means {language}. This version of Berth builds Python, Node.js and static sites only; \
+         a builder for {language} comes in the next version.\n\
+         1. {first}\n\
+         2. If another part of the repository is the app, choose its builder: \
+         `berth config:set APP BERTH_BUILDER=python` (or node, static, procfile), then push again.\n\
+         3. If the app is committed as a program that runs on Debian 12, add a Procfile with `web: ./program` and choose \
+         BERTH_BUILDER=procfile."
+    )]
+    NotYet {
+        /// The file that told.
+        found: String,
+        /// The language or kind of build.
+        language: &'static str,
+        /// What to try first.
+        first: String,
+    },
+    /// The user chose a builder that does not exist.
+    #[error(
+        "there is no builder {name:?}; choose python, node, static or procfile (BERTH_BUILDER), or none to let Berth detect"
+    )]
+    NoSuchBuilder {
+        /// What was chosen.
+        name: String,
+    },
+    /// The language was found, but nothing says what to run.
+    #[error(
+        "this is a {language} app, but nothing says what to start. Looked for {looked}.\n\
+         1. Add a Procfile with a line such as `web: {example}` and commit it.\n\
+         2. If the app has no web process, name another: `worker: …`."
+    )]
+    NothingToStart {
+        /// Which language.
+        language: &'static str,
+        /// Where a command was looked for.
+        looked: &'static str,
+        /// A line that would do.
+        example: &'static str,
+    },
+}
+
+/// Shorthand for [`PlanError::Invalid`].
+pub(crate) fn invalid<T>(file: &str, reason: impl Into<String>) -> Result<T, PlanError> {
+    Err(PlanError::Invalid { file: file.to_owned(), reason: reason.into() })
+}

@@ -1,0 +1,60 @@
+# Installs the packages of /app into /app/node_modules. In: MANAGER (npm, pnpm, yarn, berry), LOCKED (yes, no), NODE_ENV.
+headers() { # for packages with C++ in them; node-gyp would fetch them from nodejs.org
+	[[ -f /layers/node/headers.tar.zst ]] || return 0
+	mkdir -p /tmp/node && tar -C /tmp/node --zstd -xf /layers/node/headers.tar.zst
+	export npm_config_nodedir=/tmp/node
+}
+hint() {
+	echo "Installing the packages failed; the message of $MANAGER is above."
+	echo "1. If it says that the lock file does not match package.json, install on your machine, and commit the lock file."
+	echo "2. If a package was not found: is its registry named in .npmrc, and its token set as a config var?"
+	echo "3. Registry errors about certificates: the CA must be in this machine's CA bundle."
+	exit 1
+}
+install() {
+	case $MANAGER in
+	npm)
+		if [[ $LOCKED == yes ]]; then
+			! grep -q -e '"hasInstallScript"' -e '"lockfileVersion": 1' package-lock.json npm-shrinkwrap.json 2>/dev/null || headers
+			npm ci
+		else
+			headers
+			npm install --no-package-lock
+		fi
+		;;
+	pnpm)
+		headers
+		local flags=(--store-dir /cache/npm/pnpm --reporter append-only)
+		if [[ $LOCKED == yes ]]; then flags+=(--frozen-lockfile); else flags+=(--no-lockfile); fi
+		if [[ $NODE_ENV == production ]]; then flags+=(--prod); fi
+		pnpm install "${flags[@]}"
+		;;
+	yarn)
+		headers
+		local flags=(--non-interactive --cache-folder /cache/npm/yarn)
+		if [[ $LOCKED == yes ]]; then flags+=(--frozen-lockfile); else flags+=(--no-lockfile); fi
+		if [[ $NODE_ENV != production ]]; then flags+=(--production=false); fi
+		yarn install "${flags[@]}"
+		;;
+	berry)
+		headers
+		export YARN_ENABLE_GLOBAL_CACHE=true YARN_GLOBAL_FOLDER=/cache/npm/berry YARN_ENABLE_TELEMETRY=false YARN_ENABLE_PROGRESS_BARS=false
+		if [[ $NODE_ENV == production ]]; then
+			yarn workspaces focus --all --production
+		elif [[ $LOCKED == yes ]]; then
+			yarn install --immutable
+		else
+			YARN_ENABLE_IMMUTABLE_INSTALLS=false yarn install
+		fi
+		;;
+	esac || hint
+}
+prune() {
+	case $MANAGER in
+	npm) NODE_ENV=production npm prune --ignore-scripts ;;
+	pnpm) [[ -f pnpm-workspace.yaml ]] || CI=true pnpm prune --prod --ignore-scripts ;;
+	yarn) NODE_ENV=production yarn install --non-interactive --cache-folder /cache/npm/yarn --ignore-scripts --frozen-lockfile --prefer-offline ;;
+	berry) yarn workspaces focus --all --production || echo "development packages are kept: this Yarn cannot leave them out" ;;
+	esac
+}
+cd /app
