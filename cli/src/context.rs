@@ -99,22 +99,27 @@ impl Context {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<()> {
+        self.begin(method, path, body).await?.follow(None).await
+    }
+
+    /// An operation that was accepted; [`Operation::follow`] shows how it goes on.
+    pub(crate) async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Operation> {
         let client = self.client(&method, path)?;
         let answer = client.call(method, path, body).await;
         let response = self.finish(&client, answer)?;
         let kind = response.headers().get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-        if !kind.is_some_and(|kind| kind.starts_with(b"application/x-ndjson")) {
-            let rest = response.into_body().collect().await;
-            rest.map_err(|error| CliError::Failed(format!("the connection to Berth broke: {error}")))?;
-            return Ok(());
+        if kind.is_some_and(|kind| kind.starts_with(b"application/x-ndjson")) {
+            let lines = LineReader { lines: client.lines_of(response), client };
+            return Ok(Operation { lines: Some(lines), out: self.out });
         }
-        let mut lines = LineReader { lines: client.lines_of(response), client };
-        while let Some(event) = lines.next::<Progress>().await? {
-            if let Some(end) = self.out.progress(&event)? {
-                return end;
-            }
-        }
-        Err(broke_off().into())
+        let rest = response.into_body().collect().await;
+        rest.map_err(|error| CliError::Failed(format!("the connection to Berth broke: {error}")))?;
+        Ok(Operation { lines: None, out: self.out })
     }
 
     /// Sends `body` until its end and gives the JSON answer.
@@ -219,6 +224,31 @@ fn eprint_prompt() {
     use std::io::Write;
     let mut stderr = std::io::stderr().lock();
     let _ = stderr.write_all(b"> ").and_then(|()| stderr.flush());
+}
+
+/// An operation under way.
+pub(crate) struct Operation {
+    lines: Option<LineReader>,
+    out: Output,
+}
+
+impl Operation {
+    /// Shows its progress until it is done. `if_more` is said first if there is any: it is not done at once.
+    pub(crate) async fn follow(self, if_more: Option<&str>) -> Result<()> {
+        let Some(mut lines) = self.lines else { return Ok(()) };
+        let mut said = false;
+        while let Some(event) = lines.next::<Progress>().await? {
+            let more = !matches!(event, Progress::Done | Progress::Failed { .. });
+            if let Some(text) = if_more.filter(|_| more && !said) {
+                self.out.step(text)?;
+                said = true;
+            }
+            if let Some(end) = self.out.progress(&event)? {
+                return end;
+            }
+        }
+        Err(broke_off().into())
+    }
 }
 
 /// Lines of a call, refusals made [`CliError`]s.

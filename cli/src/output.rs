@@ -57,6 +57,11 @@ impl Output {
         if self.quiet || self.json { Ok(()) } else { self.line(&format!("-----> {text}")) }
     }
 
+    /// Seven spaces and `text`: more about a step.
+    pub(crate) fn detail(self, text: &str) -> Result<()> {
+        if self.quiet || self.json { Ok(()) } else { self.line(&format!("       {text}")) }
+    }
+
     /// One JSON value, for people too.
     pub(crate) fn json(self, value: &impl Serialize) -> Result<()> {
         let text =

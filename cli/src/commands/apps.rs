@@ -128,7 +128,6 @@ async fn destroy(context: &Context, matches: &ArgMatches) -> Result<()> {
             &format!("This command will destroy {app} with its releases, logs and repository."),
         )?,
     }
-    context.out.step(&format!("Destroying {app}"))?;
     context.act(Method::DELETE, &format!("/v1/apps/{app}"), None::<&()>).await
 }
 
@@ -145,7 +144,6 @@ async fn exists(context: &Context, matches: &ArgMatches) -> Result<()> {
 async fn rename(context: &Context, matches: &ArgMatches) -> Result<()> {
     let (app, rest) = context.app(matches, true).await?;
     let to = AppName::parse(&exactly_one(rest, "the new name")?)?;
-    context.out.step(&format!("Renaming {app} to {to}"))?;
     context.act(Method::POST, &format!("/v1/apps/{app}/rename"), Some(&RenameApp { to })).await
 }
 

@@ -86,6 +86,9 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
     }
 }
 
+/// Where the variables of all apps are.
+const GLOBAL: &str = "/v1/config";
+
 /// Whose variables: a path of the API, what to call it, and the other arguments.
 struct Scope {
     path: String,
@@ -96,7 +99,7 @@ struct Scope {
 async fn scope(context: &Context, matches: &ArgMatches, takes_more: bool) -> Result<Scope> {
     if matches.get_flag("global") {
         let rest = crate::context::arguments(matches);
-        return Ok(Scope { path: "/v1/config".into(), title: "global".into(), rest });
+        return Ok(Scope { path: GLOBAL.into(), title: "global".into(), rest });
     }
     let (app, rest) = context.app(matches, takes_more).await?;
     Ok(Scope { path: format!("/v1/apps/{app}/config"), title: app.to_string(), rest })
@@ -165,7 +168,27 @@ async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
     };
     let set = scope.rest.iter().map(pair).collect::<Result<BTreeMap<_, _>>>()?;
     let patch = PatchConfig { set, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
-    context.act(Method::PATCH, &scope.path, Some(&patch)).await
+    let shown: Vec<_> =
+        patch.set.iter().map(|(key, value)| vec![format!("{key}:"), one_line(value)]).collect();
+    change(context, &scope, &patch, "Setting config vars", &table(&shown)).await
+}
+
+/// Sends a patch, says what was accepted, and shows the restart if there is one.
+async fn change(
+    context: &Context,
+    scope: &Scope,
+    patch: &PatchConfig,
+    said: &str,
+    details: &[String],
+) -> Result<()> {
+    let operation = context.begin(Method::PATCH, &scope.path, Some(patch)).await?;
+    context.out.step(said)?;
+    details.iter().try_for_each(|line| context.out.detail(line))?;
+    let restarting = match scope.path.as_str() {
+        GLOBAL => "Restarting all apps".to_owned(),
+        _ => format!("Restarting app {}", scope.title),
+    };
+    operation.follow(Some(&restarting)).await
 }
 
 fn decoded(key: &EnvName, value: &str) -> Result<String> {
@@ -181,8 +204,9 @@ async fn unset(context: &Context, matches: &ArgMatches) -> Result<()> {
         return Err(CliError::Misuse("nothing to remove: name the variables".into()));
     }
     let unset = scope.rest.iter().map(|key| Ok(EnvName::parse(key)?)).collect::<Result<Vec<_>>>()?;
+    let shown: Vec<String> = unset.iter().map(ToString::to_string).collect();
     let patch = PatchConfig { unset, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
-    context.act(Method::PATCH, &scope.path, Some(&patch)).await
+    change(context, &scope, &patch, "Unsetting config vars", &shown).await
 }
 
 async fn clear(context: &Context, matches: &ArgMatches) -> Result<()> {
@@ -190,7 +214,7 @@ async fn clear(context: &Context, matches: &ArgMatches) -> Result<()> {
     none_left(&scope.rest)?;
     let patch =
         PatchConfig { replace: true, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
-    context.act(Method::PATCH, &scope.path, Some(&patch)).await
+    change(context, &scope, &patch, "Clearing config vars", &[]).await
 }
 
 async fn export(context: &Context, matches: &ArgMatches) -> Result<()> {
@@ -220,7 +244,8 @@ async fn import(context: &Context, matches: &ArgMatches) -> Result<()> {
     let replace = matches.get_flag("replace");
     let patch =
         PatchConfig { set, replace, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
-    context.act(Method::PATCH, &scope.path, Some(&patch)).await
+    let names: Vec<String> = patch.set.keys().map(ToString::to_string).collect();
+    change(context, &scope, &patch, "Setting config vars", &names).await
 }
 
 /// The text of a file or (`-`) of standard input; at most 4 MiB.

@@ -75,14 +75,30 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         return show(context, matches).await;
     }
     if let Some(verb) = name.strip_prefix("domains:").and_then(|rest| rest.strip_suffix("-global")) {
-        let patch = patch(name, verb, &crate::context::arguments(matches))?;
-        return context.act(Method::PATCH, "/v1/domains", Some(&patch)).await;
+        let words = crate::context::arguments(matches);
+        context.act(Method::PATCH, "/v1/domains", Some(&patch(name, verb, &words)?)).await?;
+        return context.out.step(&said(verb, &words, "the global domains"));
     }
     let verb = name.strip_prefix("domains:").unwrap_or(name);
     let takes_more = matches!(verb, "add" | "remove" | "set");
-    // A domain is a valid app name too, so `domains:add www.example.com` is the working tree's app unless such an app exists.
+    // A domain is a valid app name too: in a working tree, `domains:add www.example.com` is about the tree's app unless
+    // there is an app of that name.
     let (app, rest) = context.app(matches, takes_more).await?;
-    context.act(Method::PATCH, &format!("/v1/apps/{app}/domains"), Some(&patch(name, verb, &rest)?)).await
+    context.act(Method::PATCH, &format!("/v1/apps/{app}/domains"), Some(&patch(name, verb, &rest)?)).await?;
+    context.out.step(&said(verb, &rest, app.as_str()))
+}
+
+/// What was done, as Dokku says it.
+fn said(verb: &str, words: &[String], whose: &str) -> String {
+    let names = words.join(" ");
+    match verb {
+        "add" => format!("Added {names} to {whose}"),
+        "remove" => format!("Removed {names} from {whose}"),
+        "set" => format!("Set {names} for {whose}"),
+        "enable" => format!("Enabled the default domain of {whose}"),
+        "disable" => format!("Disabled the default domain of {whose}"),
+        _ => format!("Cleared the domains of {whose}"),
+    }
 }
 
 fn patch(name: &str, verb: &str, words: &[String]) -> Result<PatchDomains> {

@@ -121,7 +121,12 @@ async fn scale(context: &Context, matches: &ArgMatches) -> Result<()> {
     }
     let wanted = rest.iter().map(|word| parse_count(word)).collect::<Result<BTreeMap<_, _>>>()?;
     let scale = Scale { formation: Formation(wanted), skip_deploy: matches.get_flag("skip-deploy") };
-    context.act(Method::POST, &format!("/v1/apps/{app}/scale"), Some(&scale)).await
+    let operation = context.begin(Method::POST, &format!("/v1/apps/{app}/scale"), Some(&scale)).await?;
+    context.out.step(&format!("Scaling for {app}"))?;
+    if !context.out.quiet && !context.out.json {
+        table(context, &scale.formation)?;
+    }
+    operation.follow(None).await
 }
 
 /// `web=2`, as Dokku and Heroku write it.
@@ -140,10 +145,15 @@ async fn show_scale(context: &Context, app: &AppName) -> Result<()> {
     }
     context.out.step(&format!("Scaling for {app}"))?;
     if !context.out.quiet {
-        context.out.line("proctype: qty")?;
-        context.out.line("--------: ---")?;
+        return table(context, &ps.formation);
     }
     ps.formation.0.iter().try_for_each(|(process, count)| context.out.line(&format!("{process}: {count}")))
+}
+
+fn table(context: &Context, formation: &Formation) -> Result<()> {
+    context.out.line("proctype: qty")?;
+    context.out.line("--------: ---")?;
+    formation.0.iter().try_for_each(|(process, count)| context.out.line(&format!("{process}: {count}")))
 }
 
 async fn select(context: &Context, matches: &ArgMatches, verb: &str) -> Result<()> {

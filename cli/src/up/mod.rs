@@ -22,7 +22,7 @@ use std::io::{Seek, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use supervise::Role;
+use supervise::{HandedDown, Reserved, Role};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,7 @@ struct Plan {
 
 /// Carries `berth up` out.
 pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
+    let reserved = Reserved::new()?; // first of all, see there
     if !nix::unistd::geteuid().is_root() {
         bail!("it must be run as root: it makes namespaces, mounts and networks for the apps. Try sudo");
     }
@@ -70,7 +71,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     };
     // One thread: it starts the children, and a child hears of the death of the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervise_all(&plan, listener))?;
+    runtime.block_on(supervise_all(&plan, reserved.hold(listener)?))?;
     if plan.stop_apps {
         let stopped = berth_agent::stop_all(&plan.data).context("cannot stop the apps")?;
         tracing::info!(containers = stopped, "stopped the apps");
@@ -78,7 +79,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-async fn supervise_all(plan: &Plan, listener: std::net::TcpListener) -> Result<()> {
+async fn supervise_all(plan: &Plan, listener: HandedDown) -> Result<()> {
     let mut signals = Signals::new()?;
     let (stop, ready) = (CancellationToken::new(), CancellationToken::new());
     let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -128,14 +129,14 @@ fn flatten(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Re
 }
 
 impl Plan {
-    fn roles(&self, listener: std::net::TcpListener) -> Vec<Role> {
+    fn roles(&self, listener: HandedDown) -> Vec<Role> {
         let common = |name, more: &[(&str, &dyn std::fmt::Display)]| {
             let mut arguments: Vec<OsString> = vec!["--data".into(), self.data.clone().into()];
             arguments.extend(["--log-format".into(), self.log_format.clone().into()]);
             for (option, value) in more {
                 arguments.extend([OsString::from(option), value.to_string().into()]);
             }
-            Role { name, arguments, listeners: Vec::new() }
+            Role { name, arguments, listener: None }
         };
         let http: &dyn std::fmt::Display = &self.http;
         let controller = [
@@ -149,7 +150,7 @@ impl Plan {
             agent.arguments.extend(["--subnet".into(), subnet.into()]);
         }
         let mut proxy = common("proxy", &[("--http", http), ("--node", &self.node)]);
-        proxy.listeners.push(listener);
+        proxy.listener = Some(listener);
         vec![common("controller", &controller), agent, proxy]
     }
 

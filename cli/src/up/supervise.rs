@@ -7,13 +7,16 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+/// The first descriptor that is handed down (`SD_LISTEN_FDS_START`).
+const FIRST_HANDED_DOWN: i32 = 3;
 /// The first pause before a new start, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Whoever lived this long begins again with the first pause.
@@ -29,8 +32,8 @@ pub(super) struct Role {
     pub(super) name: &'static str,
     /// The other arguments.
     pub(super) arguments: Vec<OsString>,
-    /// Listeners it inherits, told by `BERTH_LISTEN_FDS`.
-    pub(super) listeners: Vec<std::net::TcpListener>,
+    /// A listening socket it inherits.
+    pub(super) listener: Option<HandedDown>,
 }
 
 /// Keeps `role` alive until `stop`. `ready` is cancelled once the whole platform answered: before that, dying again and
@@ -79,28 +82,57 @@ fn spawn(role: &Role, program: &std::path::Path) -> Result<Child> {
     let mut command = Command::new(program);
     command.arg(role.name).args(&role.arguments).stdin(Stdio::null());
     command.env(SUPERVISOR, std::process::id().to_string());
-    let inherited = role.listeners.iter().map(Inherited::new).collect::<Result<Vec<_>>>()?;
-    if !inherited.is_empty() {
-        let numbers: Vec<String> = inherited.iter().map(Inherited::number).collect();
-        command.env("BERTH_LISTEN_FDS", numbers.join(","));
+    let start = |mut command: Command| {
+        command.spawn().with_context(|| format!("cannot start the {} from {}", role.name, program.display()))
+    };
+    match &role.listener {
+        None => start(command),
+        Some(socket) => {
+            command.env("BERTH_LISTEN_FDS", "1");
+            socket.while_inheritable(|| start(command))
+        }
     }
-    // Nothing else is started meanwhile: this thread is the only one that starts anything.
-    command.spawn().with_context(|| format!("cannot start the {} from {}", role.name, program.display()))
 }
 
-/// A copy of a listener that a child started meanwhile keeps open.
-struct Inherited(std::os::fd::OwnedFd);
+/// A listening socket at descriptor 3, where `sd_listen_fds(3)` has a child look for it.
+///
+/// It stays closed to every child but the one it is for: this thread starts all children, one after the other, and only
+/// opens it meanwhile. An agent that had it would hand it on to containers.
+pub(super) struct HandedDown(OwnedFd);
 
-impl Inherited {
-    fn new(listener: &std::net::TcpListener) -> Result<Self> {
-        let copy = listener.as_fd().try_clone_to_owned()?;
-        rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
-        Ok(Self(copy))
+/// Descriptor 3, kept free for a listener from before anything else could take it.
+pub(super) struct Reserved(OwnedFd);
+
+impl Reserved {
+    /// To be called before this process opens anything of its own. What a careless parent left there is closed.
+    pub(super) fn new() -> Result<Self> {
+        match nix::unistd::close(FIRST_HANDED_DOWN) {
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(error) => bail!("cannot free descriptor {FIRST_HANDED_DOWN}: {error}"),
+        }
+        let placeholder = OwnedFd::from(std::fs::File::open("/dev/null").context("cannot open /dev/null")?);
+        if placeholder.as_raw_fd() != FIRST_HANDED_DOWN {
+            bail!("descriptor {FIRST_HANDED_DOWN} is taken; are standard input, output and error open?");
+        }
+        Ok(Self(placeholder))
     }
 
-    fn number(&self) -> String {
-        use std::os::fd::AsRawFd;
-        self.0.as_raw_fd().to_string()
+    /// Puts `listener` there.
+    pub(super) fn hold(mut self, listener: TcpListener) -> Result<HandedDown> {
+        use rustix::io::DupFlags;
+        rustix::io::dup3(&listener, &mut self.0, DupFlags::CLOEXEC)
+            .context("cannot move the listening socket")?;
+        Ok(HandedDown(self.0))
+    }
+}
+
+impl HandedDown {
+    fn while_inheritable<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        use rustix::io::{FdFlags, fcntl_setfd};
+        fcntl_setfd(&self.0, FdFlags::empty()).context("cannot hand the listening socket down")?;
+        let started = start();
+        fcntl_setfd(&self.0, FdFlags::CLOEXEC).context("cannot take the listening socket back")?;
+        started
     }
 }
 
