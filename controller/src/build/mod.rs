@@ -1,0 +1,232 @@
+//! Builds: a source tree becomes an image, on an agent.
+//!
+//! In: a [`Source`]. Out: the image with what the tree says of its processes, or a reason for its developer. The tree is read
+//! and planned here; all work happens in containers on a node. Dropping a build ends it there too.
+
+mod log;
+mod stack;
+mod upload;
+
+use crate::Platform;
+use crate::errors::{failed, internal};
+use crate::git::tree::{GitTree, Source};
+use crate::platform::{ProgressSender, now_ms, say};
+use crate::secrets;
+use berth_buildpacks::{Settings, SourceTree};
+use berth_model::api::{ApiError, PatchConfig, Progress};
+use berth_model::app_json::{self, AppJson, EnvValue};
+use berth_model::build::{BuildPlan, BuildRequest};
+use berth_model::check::Check;
+use berth_model::container::Limits;
+use berth_model::image::{Image, ImageRef};
+use berth_model::release::Formation;
+use berth_model::{AppName, BuildId, EnvName, ProcessType, checks_file};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Longest build.
+const TIMEOUT_SECS: u64 = 1800;
+/// What a build may use: compilers and package managers need more than an app.
+const BUILD_MEMORY_MIB: u64 = 2048;
+const BUILD_PIDS: u64 = 4096;
+const BUILD_DISK_MIB: u64 = 10_240;
+
+/// A built image, and what its tree says of how it runs.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image.
+    pub image: Image,
+    /// By process type.
+    pub checks: BTreeMap<ProcessType, Vec<Check>>,
+    /// From `app.json`.
+    pub formation: Formation,
+}
+
+/// What reading the tree came to.
+struct Draft {
+    tree: GitTree,
+    plan: BuildPlan,
+    app_json: AppJson,
+    checks: BTreeMap<ProcessType, Vec<Check>>,
+    warnings: Vec<String>,
+}
+
+/// The last image of an app and what it was made of.
+#[derive(Debug, Serialize, Deserialize)]
+struct Known {
+    key: String,
+    image: Image,
+}
+
+fn known_key(app: &AppName) -> String {
+    format!("images/{app}")
+}
+
+/// Builds a commit.
+pub async fn build(
+    platform: &Platform,
+    app: &AppName,
+    source: Source,
+    progress: &ProgressSender,
+) -> Result<Built, ApiError> {
+    let run_image = stack::resolve(platform, "debian-12-run").await?;
+    let build_image = stack::resolve(platform, "debian-12-build").await?;
+    let draft =
+        read(source.clone(), run_image.clone(), build_image.clone(), platform.config_of(app).await?).await?;
+    for text in &draft.warnings {
+        say(progress, Progress::Warning { text: text.clone() }).await;
+    }
+    // Variables of app.json are there before the build sees the config; if they change it, the plan is made again.
+    let draft = match apply_env(platform, app, &draft.app_json, progress).await? {
+        false => draft,
+        true => read(source, run_image, build_image, platform.config_of(app).await?).await?,
+    };
+    let config = platform.config_of(app).await?;
+    let formation = draft.app_json.formation.iter();
+    let formation = formation.filter_map(|(process, wanted)| Some((process.clone(), wanted.quantity?)));
+    let (checks, formation) = (draft.checks.clone(), Formation(formation.collect()));
+
+    let key = key(&draft, &config)?;
+    let known = platform.load::<Known>(&known_key(app)).await?.map(|(known, _)| known);
+    if let Some(known) = known.filter(|known| known.key == key)
+        && stack::has(platform, &known.image.reference).await?
+    {
+        say(
+            progress,
+            Progress::Step { text: "Nothing has changed: the last image is used again".to_owned() },
+        )
+        .await;
+        return Ok(Built { image: known.image, checks, formation });
+    }
+    let id = new_id()?;
+    let request = BuildRequest {
+        id,
+        app: app.clone(),
+        plan: draft.plan,
+        repository: format!("apps/{app}"),
+        config,
+        limits: Limits {
+            memory_mib: Some(BUILD_MEMORY_MIB),
+            pids: Some(BUILD_PIDS),
+            disk_mib: Some(BUILD_DISK_MIB),
+            ..Limits::default()
+        },
+        timeout_secs: TIMEOUT_SECS,
+    };
+    let image = upload::run(platform, request, draft.tree, progress).await?;
+    platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;
+    Ok(Built { image, checks, formation })
+}
+
+/// Reads and plans the tree, off the async threads: a large listing takes a while.
+async fn read(
+    source: Source,
+    run_image: ImageRef,
+    build_image: ImageRef,
+    config: BTreeMap<EnvName, String>,
+) -> Result<Draft, ApiError> {
+    let work = move || {
+        let tree = source.tree().map_err(|error| failed(error.to_string()))?;
+        let mut settings = Settings::new(run_image, build_image);
+        settings.config = config;
+        let plan = berth_buildpacks::plan(&tree, &settings).map_err(|error| failed(error.to_string()))?;
+        let text = |path: &str| {
+            let tree: &dyn SourceTree = &tree;
+            tree.text(path).map_err(|error| failed(error.to_string()))
+        };
+        let app_json = match text("app.json")? {
+            None => AppJson::default(),
+            Some(text) => app_json::parse(&text).map_err(|error| failed(error.to_string()))?,
+        };
+        let mut checks = app_json.healthchecks.clone();
+        if let Some(text) = text("CHECKS")? {
+            let old = checks_file::parse(&text).map_err(|error| failed(error.to_string()))?;
+            if !old.is_empty() {
+                checks.entry(ProcessType::web()).or_insert(old);
+            }
+        }
+        let mut warnings = tree.warnings();
+        warnings.extend(not_yet(&app_json));
+        Ok(Draft { tree, plan, app_json, checks, warnings })
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| internal("reading the commit broke off", &error))?
+}
+
+/// Parts of `app.json` that do nothing in this version: said, not left to be found out.
+fn not_yet(app_json: &AppJson) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !app_json.cron.is_empty() {
+        warnings.push("app.json: cron is not run by this version of Berth yet".to_owned());
+    }
+    let scripts = &app_json.scripts;
+    if scripts.predeploy.is_some() || scripts.postdeploy.is_some() || scripts.first_postdeploy.is_some() {
+        warnings.push(
+            "app.json: scripts are not run by this version of Berth yet; use a `release:` line in the Procfile".to_owned(),
+        );
+    }
+    warnings
+}
+
+/// Sets the variables `app.json` asks for: all of them at the first deploy, those with `sync` at each. Gives whether anything
+/// changed.
+async fn apply_env(
+    platform: &Platform,
+    app: &AppName,
+    app_json: &AppJson,
+    progress: &ProgressSender,
+) -> Result<bool, ApiError> {
+    let first = platform.existing_app(app).await?.current.is_none();
+    let own = platform.app_config(app).await?;
+    let all = platform.config_of(app).await?;
+    let mut set = BTreeMap::new();
+    let mut missing = Vec::new();
+    for (name, wanted) in &app_json.env {
+        match &wanted.value {
+            EnvValue::Literal(value) if wanted.sync && own.get(name) != Some(value) => {
+                set.insert(name.clone(), value.clone());
+            }
+            _ if all.contains_key(name) => {}
+            EnvValue::Literal(value) if first => {
+                set.insert(name.clone(), value.clone());
+            }
+            EnvValue::Secret if first || wanted.sync => {
+                let random =
+                    secrets::random::<32>().map_err(|error| internal("cannot make a secret", &error))?;
+                set.insert(name.clone(), hex::encode(random));
+            }
+            EnvValue::Unset if wanted.required && first => missing.push(name.to_string()),
+            _ => {}
+        }
+    }
+    if !missing.is_empty() {
+        let assignments: Vec<_> = missing.iter().map(|name| format!("{name}=VALUE")).collect();
+        return Err(failed(format!(
+            "app.json requires {}, which nobody has set; run: berth config:set {app} {}",
+            missing.join(", "),
+            assignments.join(" ")
+        )));
+    }
+    if set.is_empty() {
+        return Ok(false);
+    }
+    let names: Vec<_> = set.keys().map(EnvName::as_str).collect();
+    say(progress, Progress::Step { text: format!("Setting config vars of app.json: {}", names.join(", ")) })
+        .await;
+    let change = platform.patch_config(Some(app), &PatchConfig { set, ..PatchConfig::default() }).await?;
+    Ok(change.changed)
+}
+
+/// Everything an image depends on: same key, same image.
+fn key(draft: &Draft, config: &BTreeMap<EnvName, String>) -> Result<String, ApiError> {
+    let text = serde_json::to_vec(&(&draft.tree.id, &draft.plan, config));
+    let text = text.map_err(|error| internal("a plan cannot be written", &error))?;
+    Ok(hex::encode(Sha256::digest(text)))
+}
+
+fn new_id() -> Result<BuildId, ApiError> {
+    let random = secrets::random::<4>().map_err(|error| internal("cannot name a build", &error))?;
+    let text = format!("{:013}-{}", now_ms(), hex::encode(random));
+    BuildId::parse(&text).map_err(|error| internal("cannot name a build", &error))
+}

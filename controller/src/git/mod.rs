@@ -1,0 +1,20 @@
+//! Git: pushes over SSH and HTTP become source trees, builds and deploys; clones are served.
+//!
+//! In: connections of people with a key or token. Out: `git receive-pack` and `git upload-pack` on bare repositories that
+//! only Berth configures, and the platform's own commands over SSH. The build happens inside the push: git's pre-receive
+//! hook asks the controller ([`hook`]), whose answer is the push's output and its verdict.
+
+pub mod archive;
+pub mod hook;
+pub mod http;
+mod process;
+mod pty;
+pub mod push;
+pub mod refs;
+pub mod repository;
+mod session;
+pub mod ssh;
+pub mod tree;
+
+pub use push::Pushes;
+pub use tree::Source;

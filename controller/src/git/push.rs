@@ -1,0 +1,246 @@
+//! One push: from git's question to its answer.
+//!
+//! In: the refs that git wants to change, and where the new objects are. Out: the commit built and deployed, or the reason
+//! why git changes nothing.
+
+use super::refs::{self, Update, is_zero};
+use super::repository;
+use super::tree::Source;
+use crate::Platform;
+use crate::build;
+use crate::deploy::{self, Change, NewImage};
+use crate::errors::{failed, internal, invalid};
+use crate::platform::{ProgressSender, say};
+use crate::secrets;
+use berth_model::AppName;
+use berth_model::api::{ApiError, Progress};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio_util::sync::CancellationToken;
+
+/// The pushes that are under way. One for the whole controller; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Pushes(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    under_way: Mutex<HashMap<String, Push>>,
+    turns: Mutex<HashMap<AppName, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// Who pushes to what.
+#[derive(Clone, Debug)]
+struct Push {
+    app: AppName,
+    by: String,
+    cancel: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A push that is under way: while this lives, its hook is listened to. Dropping it cancels its build.
+#[derive(Debug)]
+pub struct Ticket {
+    pushes: Pushes,
+    id: String,
+    cancel: CancellationToken,
+}
+
+impl Ticket {
+    /// What the hook shows to say which push it speaks for.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        lock(&self.pushes.0.under_way).remove(&self.id);
+        self.cancel.cancel();
+    }
+}
+
+impl Pushes {
+    /// Begins a push of `by` to `app`.
+    pub fn begin(&self, app: &AppName, by: &str) -> Result<Ticket, ApiError> {
+        let id = secrets::random::<16>().map_err(|error| internal("cannot name a push", &error))?;
+        let (id, cancel) = (hex::encode(id), CancellationToken::new());
+        let push = Push { app: app.clone(), by: by.to_owned(), cancel: cancel.clone() };
+        lock(&self.0.under_way).insert(id.clone(), push);
+        Ok(Ticket { pushes: self.clone(), id, cancel })
+    }
+
+    fn turn(&self, app: &AppName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = lock(&self.0.turns);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(app).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        turns.insert(app.clone(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
+/// Makes sure that `app` and its repository are there; a first push makes them.
+pub(super) async fn open(platform: &Platform, app: &AppName) -> Result<(), ApiError> {
+    if platform.app(app).await?.is_none() {
+        match platform.create_app(app).await {
+            // Another push was faster.
+            Ok(_) | Err(crate::platform::PlatformError::AppExists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (platform, app) = (platform.clone(), app.clone());
+    let made = tokio::task::spawn_blocking(move || repository::ensure(&platform, &app).map(drop)).await;
+    made.map_err(|error| internal("cannot make the repository", &error))?
+}
+
+/// What git's hook says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Question {
+    pub(super) push: String,
+    updates: Vec<Update>,
+    #[serde(default)]
+    object_dir: PathBuf,
+    #[serde(default)]
+    alternates: String,
+}
+
+/// Answers git's hook: `Ok` lets git change the refs. `cancel` fires when the hook is gone.
+pub(super) async fn receive(
+    platform: &Platform,
+    pushes: &Pushes,
+    question: Question,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let push = lock(&pushes.0.under_way).get(&question.push).cloned();
+    let push = push.ok_or_else(|| invalid("no such push is under way"))?;
+    let work = decide(platform, pushes, &push, question, progress, cancel);
+    tokio::select! {
+        result = work => result,
+        () = push.cancel.cancelled() => {
+            cancel.cancel();
+            Err(failed("the pusher went away"))
+        }
+    }
+}
+
+async fn decide(
+    platform: &Platform,
+    pushes: &Pushes,
+    push: &Push,
+    question: Question,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let app = platform.existing_app(&push.app).await?;
+    let mut verdict = refs::judge(app.deploy_branch.as_deref(), &question.updates).map_err(invalid)?;
+    let turn = pushes.turn(&push.app);
+    let _turn = match verdict.deploy {
+        None => None,
+        Some(_) => {
+            let turn = match turn.try_lock() {
+                Ok(turn) => turn,
+                Err(_) => {
+                    let text = format!("Waiting for the deploy of {} to finish", push.app);
+                    say(progress, Progress::Step { text }).await;
+                    turn.lock().await
+                }
+            };
+            // The one that was waited for may have chosen the branch.
+            let app = platform.existing_app(&push.app).await?;
+            verdict = refs::judge(app.deploy_branch.as_deref(), &question.updates).map_err(invalid)?;
+            Some(turn)
+        }
+    };
+    for text in verdict.remarks {
+        say(progress, Progress::Step { text }).await;
+    }
+    let Some(update) = verdict.deploy else { return Ok(()) };
+    let repository = platform.options().repository_dir(&push.app);
+    check_unmoved(&repository, &update)?;
+    let source = source(repository.clone(), &question.object_dir, &question.alternates, &update)?;
+    deploy_commit(platform, push, source, progress, cancel).await?;
+    if let Some(branch) = verdict.adopt {
+        let adopted = branch.clone();
+        platform.update_app(&push.app, |app| app.deploy_branch = Some(adopted.clone())).await?;
+        repository::set_head(&repository, &branch)?;
+    }
+    Ok(())
+}
+
+/// A push that waited may have been overtaken: git would refuse its ref after all the work.
+fn check_unmoved(repository: &std::path::Path, update: &Update) -> Result<(), ApiError> {
+    let now = repository::current(repository, &update.name)?;
+    let before = (!is_zero(&update.old)).then(|| update.old.clone());
+    if now == before {
+        return Ok(());
+    }
+    let branch = update.name.trim_start_matches("refs/heads/");
+    Err(failed(format!(
+        "another push changed {branch} meanwhile; get it with `git fetch`, put your work on top of it, and push again"
+    )))
+}
+
+/// Only directories below the repository's own objects are read: the quarantine git has made there.
+fn source(
+    repository: PathBuf,
+    object_dir: &std::path::Path,
+    alternates: &str,
+    update: &Update,
+) -> Result<Source, ApiError> {
+    let own = repository.join("objects");
+    let others = alternates.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let mut objects: Vec<PathBuf> = std::iter::once(object_dir.to_owned()).chain(others).collect();
+    objects.retain(|dir| !dir.as_os_str().is_empty() && *dir != own);
+    let canonical =
+        std::fs::canonicalize(&own).map_err(|error| internal("the repository has no objects", &error))?;
+    for dir in &objects {
+        let real = std::fs::canonicalize(dir).map_err(|error| internal("the push has no objects", &error))?;
+        if !real.starts_with(&canonical) {
+            return Err(invalid(format!("{} is not in the app's repository", dir.display())));
+        }
+    }
+    Ok(Source { repository, objects, commit: update.new.clone() })
+}
+
+async fn deploy_commit(
+    platform: &Platform,
+    push: &Push,
+    source: Source,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let commit = source.commit.clone();
+    let short = commit.get(..7).unwrap_or(&commit).to_owned();
+    say(progress, Progress::Step { text: format!("Building {} from {short}", push.app) }).await;
+    // Dropping the build ends it on the node.
+    let built = tokio::select! {
+        built = build::build(platform, &push.app, source, progress) => built?,
+        () = cancel.cancelled() => return Err(failed("the push was broken off; its build is cancelled")),
+    };
+    let skip = berth_model::EnvName::parse("DOKKU_SKIP_DEPLOY").ok();
+    let config = platform.config_of(&push.app).await?;
+    if skip.and_then(|name| config.get(&name).cloned()).is_some_and(|value| value == "true" || value == "1") {
+        let text = "DOKKU_SKIP_DEPLOY is set: the code is built and kept, but not deployed".to_owned();
+        say(progress, Progress::Warning { text }).await;
+        return Ok(());
+    }
+    let new = NewImage {
+        image: built.image,
+        git_rev: Some(commit),
+        checks: built.checks,
+        formation: built.formation,
+        description: format!("Deploy {short}"),
+    };
+    deploy::deploy(platform, &push.app, Change::Image(Box::new(new)), &push.by, progress, cancel)
+        .await
+        .map(drop)
+}

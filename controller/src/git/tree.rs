@@ -1,0 +1,224 @@
+//! The tree of a pushed commit, read from git's objects; those of a push that is not accepted yet included.
+//!
+//! In: a repository, the push's quarantine, a commit. Out: a listing, file contents. Everything here blocks.
+
+use berth_buildpacks::{Entry, EntryKind, READ_LIMIT, SourceTree, TreeError};
+use git2::{ObjectType, Odb, Oid, Repository};
+use std::path::PathBuf;
+
+/// Most files of a tree. A tree that names itself many times grows without bound from a few objects.
+const MAX_ENTRIES: usize = 500_000;
+/// Deepest directory.
+const MAX_DEPTH: usize = 256;
+/// Longest path in bytes, as Linux has it.
+const MAX_PATH: usize = 4096;
+/// Most bytes of all files together.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// Where a commit is.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The bare repository.
+    pub repository: PathBuf,
+    /// Object directories besides the repository's own: the quarantine of a push.
+    pub objects: Vec<PathBuf>,
+    /// The commit, 40 hexadecimal digits.
+    pub commit: String,
+}
+
+/// Why a commit's tree cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Git's objects.
+    #[error("cannot read commit {commit}: {source}")]
+    Git {
+        /// Which.
+        commit: String,
+        /// What libgit2 says.
+        source: git2::Error,
+    },
+    /// A name that no app needs and that could lead out of the app's directory.
+    #[error("the commit has a path that cannot be checked out safely: {path:?} ({reason})")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// It is too big.
+    #[error("the commit is too big: {0}")]
+    TooBig(String),
+}
+
+/// A commit's tree.
+pub struct GitTree {
+    repository: Repository,
+    entries: Vec<Entry>,
+    /// Object id of the tree: equal ids, equal trees.
+    pub id: String,
+    source: Source,
+}
+
+impl Source {
+    fn open(&self) -> Result<Repository, git2::Error> {
+        let repository = Repository::open_bare(&self.repository)?;
+        let odb = repository.odb()?;
+        for dir in &self.objects {
+            odb.add_disk_alternate(&dir.to_string_lossy())?;
+        }
+        drop(odb);
+        Ok(repository)
+    }
+
+    fn tree_id(&self, repository: &Repository) -> Result<Oid, git2::Error> {
+        let object = repository.find_object(Oid::from_str(&self.commit)?, None)?;
+        Ok(object.peel_to_tree()?.id())
+    }
+
+    /// Reads the listing of the commit's tree.
+    pub fn tree(&self) -> Result<GitTree, SourceError> {
+        let git = |source| SourceError::Git { commit: self.commit.clone(), source };
+        let repository = self.open().map_err(git)?;
+        let id = self.tree_id(&repository).map_err(git)?;
+        let mut entries = Vec::new();
+        {
+            let odb = repository.odb().map_err(git)?;
+            let mut bytes = 0;
+            let mut waiting = vec![(String::new(), id, 1)];
+            while let Some((prefix, id, depth)) = waiting.pop() {
+                if depth > MAX_DEPTH {
+                    return Err(SourceError::TooBig(format!(
+                        "directories are nested deeper than {MAX_DEPTH}"
+                    )));
+                }
+                let tree = repository.find_tree(id).map_err(git)?;
+                for entry in &tree {
+                    let path = path_of(&prefix, entry.name_bytes())?;
+                    let kind = match entry.filemode() {
+                        0o040_000 => {
+                            waiting.push((format!("{path}/"), entry.id(), depth + 1));
+                            // Empty directories count too, or a tree of nothing but them would never end.
+                            if waiting.len() + entries.len() > MAX_ENTRIES {
+                                return Err(too_many());
+                            }
+                            continue;
+                        }
+                        0o100_755 => EntryKind::Executable,
+                        0o120_000 => EntryKind::Symlink,
+                        0o160_000 => EntryKind::Submodule,
+                        _ => EntryKind::File,
+                    };
+                    let size = match kind {
+                        EntryKind::Submodule => 0,
+                        _ => size_of(&odb, entry.id()).map_err(git)?,
+                    };
+                    bytes += size;
+                    entries.push(Entry { path, kind, size, id: entry.id().to_string() });
+                    if entries.len() > MAX_ENTRIES {
+                        return Err(too_many());
+                    }
+                    if bytes > MAX_BYTES {
+                        return Err(SourceError::TooBig(format!(
+                            "its files have more than {} GiB",
+                            MAX_BYTES >> 30
+                        )));
+                    }
+                }
+            }
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(GitTree { repository, entries, id: id.to_string(), source: self.clone() })
+    }
+}
+
+fn too_many() -> SourceError {
+    SourceError::TooBig(format!("it has more than {MAX_ENTRIES} files and directories"))
+}
+
+fn size_of(odb: &Odb<'_>, id: Oid) -> Result<u64, git2::Error> {
+    match odb.read_header(id)? {
+        (size, ObjectType::Blob) => Ok(size as u64),
+        (_, other) => Err(git2::Error::from_str(&format!("{id} should be a file but is a {other}"))),
+    }
+}
+
+fn path_of(prefix: &str, name: &[u8]) -> Result<String, SourceError> {
+    let shown = || format!("{prefix}{}", String::from_utf8_lossy(name));
+    let refuse = |reason| Err(SourceError::Path { path: shown().chars().take(200).collect(), reason });
+    let Ok(name) = std::str::from_utf8(name) else { return refuse("it is not UTF-8") };
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return refuse("it is no plain name");
+    }
+    if name.eq_ignore_ascii_case(".git") {
+        return refuse("it would be a repository's own directory");
+    }
+    if prefix.len() + name.len() > MAX_PATH {
+        return refuse("it is longer than 4096 bytes");
+    }
+    Ok(format!("{prefix}{name}"))
+}
+
+impl GitTree {
+    /// Where it comes from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// A whole blob.
+    pub(super) fn blob(&self, id: &str) -> Result<Vec<u8>, git2::Error> {
+        Ok(self.repository.find_blob(Oid::from_str(id)?)?.content().to_vec())
+    }
+
+    /// What its author should know before the build: contents that are not here.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let of = |kind| self.entries.iter().filter(move |entry| entry.kind == kind);
+        let mut warnings: Vec<_> = of(EntryKind::Submodule)
+            .take(5)
+            .map(|entry| {
+                let path = &entry.path;
+                format!("{path} is a submodule: its files are not part of the push, so {path} stays empty; commit them instead")
+            })
+            .collect();
+        let tree: &dyn SourceTree = self;
+        if tree.glance(".gitattributes").is_some_and(|text| text.contains("filter=lfs")) {
+            let pointer = |entry: &&Entry| {
+                entry.size < 1024
+                    && self
+                        .blob(&entry.id)
+                        .is_ok_and(|bytes| bytes.starts_with(b"version https://git-lfs.github.com/"))
+            };
+            let pointers: Vec<_> =
+                of(EntryKind::File).filter(pointer).take(5).map(|entry| entry.path.as_str()).collect();
+            if !pointers.is_empty() {
+                warnings.push(format!(
+                    "{} stored by Git LFS: the push has only pointers, not the contents; commit the files themselves if \
+                     the app needs them",
+                    pointers.join(", ")
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+impl SourceTree for GitTree {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, TreeError> {
+        let found = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path));
+        let Ok(at) = found else { return Ok(None) };
+        let entry = &self.entries[at];
+        let refuse = |reason: String| TreeError { path: path.to_owned(), reason };
+        if entry.kind == EntryKind::Submodule {
+            return Ok(None);
+        }
+        if entry.size > READ_LIMIT {
+            return Err(refuse(format!("it is larger than {} MiB", READ_LIMIT >> 20)));
+        }
+        self.blob(&entry.id).map(Some).map_err(|error| refuse(error.message().to_owned()))
+    }
+}
