@@ -1,1 +1,234 @@
-//! .
+//! The routing proxy: host or port → one of an app's containers, byte for byte and never the wrong one.
+//!
+//! In: connections of clients, the controller's [`RouteTable`](berth_model::route::RouteTable). Out: answers of apps,
+//! an access log, and what is still draining. Requests flow `listen` → `worker` → `connection` → `head` → `table` →
+//! `exchange` (`upstream`, `chunk`, `reply`) or `static_files`; `tcp` and `tunnel` move raw bytes; `control` talks to the
+//! controller, without which everything goes on.
+
+mod access_log;
+mod buffer;
+mod chunk;
+mod connection;
+mod control;
+mod exchange;
+mod fields;
+mod head;
+mod io;
+mod listen;
+mod media;
+mod pages;
+mod reply;
+mod settings;
+mod site_path;
+mod static_files;
+mod table;
+mod tcp;
+mod tunnel;
+mod upstream;
+mod worker;
+
+pub use settings::Settings;
+
+use anyhow::Context;
+use berth_model::NodeName;
+use berth_model::route::{ProxyStatus, RouteTable};
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use worker::{Listener, Shared, Worker};
+
+/// What one proxy is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; the proxy's own part is `proxy/` in it.
+    pub data: PathBuf,
+    /// The machine it runs on; its name in reports.
+    pub node: NodeName,
+    /// Where it listens for HTTP, unless listening sockets were inherited.
+    pub http: SocketAddr,
+    /// Threads; as many as CPUs if not given.
+    pub threads: Option<usize>,
+}
+
+/// Serves until `stop` fires and what was in flight has ended. Blocks; makes its own threads.
+pub fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    Proxy::open(options, Settings::default())?.serve(&stop)
+}
+
+/// A proxy that listens, and serves once told to.
+#[derive(Debug)]
+pub struct Proxy {
+    options: Options,
+    shared: Arc<Shared>,
+    sockets: listen::Sockets,
+    lock: File,
+}
+
+/// A view of a running proxy for its own process: tests and benchmarks.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    node: NodeName,
+}
+
+impl Handle {
+    /// Serves `routes` from now on, as if the controller had sent them.
+    pub fn apply(&self, routes: &RouteTable) {
+        self.shared.apply(routes);
+    }
+
+    /// What would be reported to the controller now, ports aside.
+    #[must_use]
+    pub fn status(&self) -> ProxyStatus {
+        ProxyStatus {
+            proxy: self.node.to_string(),
+            revision: self.shared.table.load().revision,
+            draining: self.shared.draining(),
+            tcp_errors: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+impl Proxy {
+    /// Takes the lock, the sockets and the last route table.
+    ///
+    /// Errors: another proxy runs on this data directory, or the address cannot be listened on.
+    pub fn open(options: Options, settings: Settings) -> anyhow::Result<Self> {
+        let folder = options.data.join("proxy");
+        make_folder(&folder)?;
+        let lock = take_lock(&folder.join("lock"))?;
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = options.threads.unwrap_or(cpus).clamp(1, 256);
+        let sockets = listen::open(options.http, threads)?;
+        let mut bases = vec![std::path::absolute(&options.data)?];
+        bases.extend(options.data.canonicalize());
+        let shared = Shared::new(settings, bases, threads, max_connections(threads));
+        if let Some(routes) = control::load(&control::table_path(&options.data)) {
+            shared.apply(&routes);
+        }
+        Ok(Self { options, shared: Arc::new(shared), sockets, lock })
+    }
+
+    /// Where it listens for HTTP.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.sockets.address
+    }
+
+    /// A view that outlives the call of [`Self::serve`].
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { shared: self.shared.clone(), node: self.options.node.clone() }
+    }
+
+    /// Serves until `stop` fires and what was in flight has ended, or its time is over.
+    pub fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let Self { options, shared, sockets, lock } = self;
+        let log = options.data.join("proxy/access.log");
+        let (sink, log_writer) = access_log::start(log.clone(), &shared.settings)
+            .with_context(|| format!("cannot open the access log {}", log.display()))?;
+        let halt = stop.child_token();
+        let address = sockets.address;
+        let control = runtime()?;
+        let mut workers = Vec::new();
+        let mut threads = Vec::new();
+        for (index, listeners) in sockets.by_thread.into_iter().enumerate() {
+            let worker = Arc::new(Worker::new(index, shared.clone(), sink.clone(), halt.child_token()));
+            let runtime = runtime()?;
+            let listeners = listeners.into_iter().map(|socket| {
+                let _entered = runtime.enter();
+                let socket = tokio::net::TcpListener::from_std(socket)?;
+                Ok(Listener { socket, port: address.port(), inherited: sockets.inherited })
+            });
+            let listeners = listeners.collect::<std::io::Result<Vec<_>>>();
+            let listeners = listeners.context("cannot register a listening socket")?;
+            workers.push((worker.clone(), runtime.handle().clone()));
+            let thread = std::thread::Builder::new().name(format!("proxy-{index}"));
+            threads.push(thread.spawn(move || {
+                runtime.block_on(worker.run(listeners));
+                runtime.shutdown_background(); // what is left was given its time
+            })?);
+        }
+        drop(sink);
+        tracing::info!(%address, threads = threads.len(), inherited = sockets.inherited, "the proxy is listening");
+        control.block_on(async {
+            let ports = tcp::Ports::new(workers, address);
+            let client = control::client(&options.data);
+            let routes = tokio::spawn(control::follow_routes(
+                shared.clone(),
+                client.clone(),
+                control::table_path(&options.data),
+            ));
+            let report = tokio::spawn(control::report(shared.clone(), client, options.node.clone(), ports));
+            stop.cancelled().await;
+            shared.begin_stopping();
+            routes.abort();
+            // A successor may start now; from here on this one only writes its last log lines.
+            if let Err(error) = lock.unlock() {
+                tracing::warn!(%error, "cannot give the lock to a successor");
+            }
+            let joined = tokio::task::spawn_blocking(move || {
+                threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count()
+            });
+            if joined.await.unwrap_or(1) > 0 {
+                tracing::error!("a thread of the proxy ended by a panic");
+            }
+            report.abort();
+            let _ = report.await; // its view of the workers must be gone before the log can end
+        });
+        control.shutdown_background();
+        if log_writer.join().is_err() {
+            tracing::error!("the access log's thread ended by a panic");
+        }
+        tracing::info!("the proxy has stopped");
+        Ok(())
+    }
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
+}
+
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// Locks `path`, waiting a little for a predecessor that is stopping.
+fn take_lock(path: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(50)); // flock(2) knows no wait with a limit
+            }
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("another proxy runs on this data directory: it holds {}", path.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
+}
+
+/// Raises the limit on open files to what is allowed; a request takes two.
+fn max_connections(threads: usize) -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        }
+        Ok(hard)
+    });
+    let files = limit.ok().and_then(|files| usize::try_from(files).ok()).unwrap_or(1024);
+    (files.saturating_sub(64) / 2 / threads).max(16)
+}

@@ -1,0 +1,362 @@
+//! One client's connection: requests one after the other until either side has enough.
+//!
+//! In: an accepted socket. Out: answers, and a line in the access log for each. While it waits for a request it holds no
+//! buffer.
+
+use crate::access_log::{self, Entry};
+use crate::buffer::{Buf, Head};
+use crate::exchange::{self, Job, Outcome, Trace};
+use crate::fields::HeadEnd;
+use crate::head::{self, Method, Origin, Refusal, Request};
+use crate::io::{self, Progress, Timer};
+use crate::pages::Page;
+use crate::settings::MAX_HEAD;
+use crate::static_files;
+use crate::table::{Route, Target};
+use crate::tunnel::{self, Moved};
+use crate::upstream::Lease;
+use crate::worker::Worker;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// Bytes read and thrown away from a client that is being sent away, at most.
+const MAX_LINGER: usize = 1 << 20;
+
+struct Client {
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    peer: String,
+    port: u16,
+    input: Option<Buf>,
+    timer: Timer,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// What comes after a request.
+enum Next {
+    Again,
+    /// Close; the client may still be sending, and must get to read the answer.
+    Linger,
+    Close,
+    Tunnel(Box<Tunnel>),
+}
+
+struct Tunnel {
+    lease: Lease,
+    app: TcpStream,
+    early: Option<Buf>,
+    route: Arc<Route>,
+}
+
+/// What waiting for a request came to.
+enum Arrival {
+    /// A whole head of this length is in the buffer.
+    Head(usize),
+    Refused(Refusal),
+    Closed,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, port: u16) {
+    let due = Instant::now() + worker.shared.settings.idle;
+    let stopped = Box::pin(worker.stop.clone().cancelled_owned());
+    let peer = peer.ip().to_canonical().to_string();
+    let mut client = Client { worker, stream, peer, port, input: None, timer: Timer::new(due), stopped };
+    loop {
+        let next = match client.arrival().await {
+            Arrival::Closed => Next::Close,
+            Arrival::Refused(refusal) => Box::pin(client.refuse(refusal)).await,
+            // Boxed, so that an idle connection does not pay for the states of a busy one.
+            Arrival::Head(length) => Box::pin(client.turn(length)).await,
+        };
+        match next {
+            Next::Again => {}
+            Next::Close => return,
+            Next::Linger => return Box::pin(client.linger()).await,
+            Next::Tunnel(tunnel) => return Box::pin(client.tunnel(*tunnel)).await,
+        }
+    }
+}
+
+impl Client {
+    /// Waits for a request and reads its head.
+    async fn arrival(&mut self) -> Arrival {
+        let span = self.worker.shared.settings.header_read;
+        let mut end = HeadEnd::default();
+        let mut due = None;
+        loop {
+            match self.input.as_ref().map_or(&b""[..], Buf::data) {
+                [] => {
+                    self.input = None;
+                    if !self.idle().await {
+                        return Arrival::Closed;
+                    }
+                    // Read without waiting: the poller may have been wrong, and then the connection is still idle.
+                    let mut buf = Buf::take();
+                    let once = poll_fn(|cx| match io::poll_read(&self.stream, cx, buf.space()) {
+                        Poll::Pending => Poll::Ready(None),
+                        Poll::Ready(result) => Poll::Ready(Some(result)),
+                    });
+                    match once.await {
+                        None => {}
+                        Some(Ok(count)) if count > 0 => {
+                            buf.filled(count);
+                            self.input = Some(buf);
+                        }
+                        Some(_) => return Arrival::Closed,
+                    }
+                    continue;
+                }
+                data => match end.find(data, true) {
+                    Err(_) => return refused(400, "a line does not end in CR LF"),
+                    Ok(Some(length)) if length <= MAX_HEAD => return Arrival::Head(length),
+                    Ok(Some(_)) => return refused(431, "the head is larger than 64 KiB"),
+                    Ok(None) if data.len() >= MAX_HEAD => {
+                        let no_line = memchr::memchr(b'\n', data).is_none();
+                        return refused(if no_line { 414 } else { 431 }, "the head is larger than 64 KiB");
+                    }
+                    Ok(None) => {}
+                },
+            }
+            let due = *due.get_or_insert_with(|| Instant::now() + span);
+            let buf = self.input.get_or_insert_with(Buf::take);
+            buf.make_room(MAX_HEAD + 4096);
+            let reading = io::read(&self.stream, buf.space());
+            match self.timer.limit(due, span, reading).await {
+                Some(Ok(count)) if count > 0 => buf.filled(count),
+                Some(_) => return Arrival::Closed,
+                None => return refused(408, "the head took too long"),
+            }
+        }
+    }
+
+    /// Waits until the client says something; false when there is no more to wait for.
+    async fn idle(&mut self) -> bool {
+        let span = self.worker.shared.settings.idle;
+        let due = Instant::now() + span;
+        let Self { stream, timer, stopped, .. } = self;
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
+                return Poll::Ready(ready.is_ok());
+            }
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            timer.poll(cx, due, span).map(|()| false)
+        })
+        .await
+    }
+
+    /// Serves the request whose head is the first `length` bytes of the buffer.
+    async fn turn(&mut self, length: usize) -> Next {
+        let started = Instant::now();
+        let now = access_log::unix_time();
+        let Some(buf) = &mut self.input else { return Next::Close };
+        let settings = &self.worker.shared.settings;
+        let id = self.worker.request_id();
+        let origin = Origin {
+            peer: &self.peer,
+            port: self.port,
+            scheme: "http",
+            trusted: settings.trust_forwarded,
+            now_ms: io::micros(now) / 1000,
+            id: &id,
+            body_arrived: buf.data().len() > length,
+        };
+        let mut head = Head::take();
+        let request = match head::parse(&buf.data()[..length], &origin, &mut head.0) {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        buf.consume(length);
+        let found = {
+            let table = self.worker.shared.table.load();
+            match table.find(&head.0[request.host.clone()]) {
+                None if table.known => {
+                    self.worker.shared.unknown_hosts.fetch_add(1, Ordering::Relaxed);
+                    return Next::Close; // no answer at all: nothing here is called that
+                }
+                found => found.cloned(),
+            }
+        };
+        let mut trace = Trace::default();
+        let Some(mut route) = found else {
+            // Just started, without a table and without a controller to ask.
+            return self.page(Page::UNAVAILABLE, &request, &head.0, &mut trace).await;
+        };
+        let progress = Progress::new(started, settings.progress);
+        let linger = settings.linger;
+        let outcome = match &route.target {
+            Target::NoWeb => Some(Outcome::Fail(Page::BAD_GATEWAY)),
+            Target::Static(site) => {
+                let stopping = self.worker.shared.is_stopping();
+                let answering = static_files::answer(
+                    site,
+                    &self.stream,
+                    &request,
+                    &head.0,
+                    stopping,
+                    &progress,
+                    &mut trace,
+                );
+                io::watch(&self.stream, &mut self.timer, &progress, linger, answering).await
+            }
+            Target::Backends(_) => {
+                let Self { worker, stream, input, timer, .. } = &mut *self;
+                let job = Job {
+                    worker,
+                    client: stream,
+                    input,
+                    request: &request,
+                    head: &head.0,
+                    route: &mut route,
+                    progress: &progress,
+                    trace: &mut trace,
+                };
+                io::watch(stream, timer, &progress, linger, exchange::forward(job)).await
+            }
+        };
+        let outcome = outcome.unwrap_or_else(|| {
+            let flag = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
+            match (flag(&progress.answering) || flag(&progress.gone), flag(&progress.sent)) {
+                (true, _) => Outcome::Abort,
+                (false, true) => Outcome::Fail(Page::TIMED_OUT),
+                (false, false) => Outcome::Fail(Page::of(408)),
+            }
+        });
+        let aborted = matches!(outcome, Outcome::Abort);
+        let sent = progress.sent.load(Ordering::Relaxed);
+        let next = match outcome {
+            Outcome::Again => Next::Again,
+            Outcome::Close if sent => Next::Close,
+            Outcome::Close => Next::Linger,
+            Outcome::Abort => Next::Close,
+            Outcome::Fail(page) => self.page(page, &request, &head.0, &mut trace).await,
+            Outcome::Tunnel { lease, stream, early } => {
+                Next::Tunnel(Box::new(Tunnel { lease, app: stream, early, route: route.clone() }))
+            }
+        };
+        self.log(&route, &request, &head.0, &trace, aborted, started, now);
+        next
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call; a log line has that many sources")]
+    fn log(
+        &self,
+        route: &Route,
+        request: &Request,
+        head: &[u8],
+        trace: &Trace,
+        aborted: bool,
+        started: Instant,
+        now: std::time::Duration,
+    ) {
+        let total_us = io::micros(started.elapsed());
+        route.stats.record(trace.status, trace.received, trace.sent, total_us);
+        let container = trace.backend.as_ref().map(|backend| backend.name.container.as_str());
+        let entry = Entry {
+            app: route.app.as_str(),
+            release: route.release.map(|release| release.0),
+            container,
+            client: &self.peer,
+            method: &head[request.method_text.clone()],
+            host: &head[request.host.clone()],
+            path: &head[request.target.clone()],
+            status: trace.status,
+            received: trace.received,
+            sent: trace.sent,
+            total_us,
+            first_byte_us: trace.first_byte.map(|at| io::micros(at.saturating_duration_since(started))),
+            attempts: trace.attempts,
+            id: &head[request.id.clone()],
+            aborted,
+        };
+        self.worker.lines.add(&entry, now);
+    }
+
+    /// Answers with one of the proxy's own pages. The connection goes on if the request had no body that may be coming.
+    async fn page(&mut self, page: Page, request: &Request, head: &[u8], trace: &mut Trace) -> Next {
+        let has_body = !matches!(request.framing, head::Framing::None | head::Framing::Length(0));
+        let close = has_body || !request.keep_alive || request.old || self.worker.shared.is_stopping();
+        let html = memchr::memmem::find(head, b"text/html").is_some();
+        let mut out = Head::take();
+        page.write(request.method, close, html, &mut out.0);
+        trace.status = page.status;
+        trace.sent = out.0.len() as u64;
+        match self.write_own(&out.0).await {
+            false => Next::Close,
+            true if close => Next::Linger,
+            true => Next::Again,
+        }
+    }
+
+    async fn refuse(&mut self, refusal: Refusal) -> Next {
+        tracing::debug!(client = %self.peer, status = refusal.status, reason = refusal.reason, "refused a request");
+        self.worker.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let mut out = Head::take();
+        Page::of(refusal.status).write(Method::Other, true, false, &mut out.0);
+        if self.write_own(&out.0).await { Next::Linger } else { Next::Close }
+    }
+
+    async fn write_own(&mut self, bytes: &[u8]) -> bool {
+        let span = self.worker.shared.settings.progress;
+        let mut slices = [IoSlice::new(bytes)];
+        let writing = io::write_all(&self.stream, &mut slices, |_| {});
+        matches!(self.timer.limit(Instant::now() + span, span, writing).await, Some(Ok(())))
+    }
+
+    /// Ends a connection whose client may still be sending: closing with unread bytes would reset it, and the client
+    /// might never see the answer (RFC 9112 §9.6).
+    async fn linger(mut self) {
+        if rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write).is_err() {
+            return;
+        }
+        let span = self.worker.shared.settings.linger;
+        let due = Instant::now() + span;
+        let mut left = MAX_LINGER;
+        let mut buf = self.input.take().unwrap_or_else(Buf::take);
+        while left > 0 {
+            buf.consume(buf.data().len());
+            match self.timer.limit(due, span, io::read(&self.stream, buf.space())).await {
+                Some(Ok(count)) if count > 0 => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    }
+
+    /// Copies both ways until both sides have ended or tunnels are ended.
+    async fn tunnel(mut self, tunnel: Tunnel) {
+        let Tunnel { lease, app, early, route } = tunnel;
+        let _counted = self.worker.count_tunnel();
+        let mut moved = Moved::default();
+        keep_alive(&self.stream);
+        tokio::select! {
+            () = tunnel::run(&self.stream, &app, (self.input.take(), early), &mut moved) => {}
+            () = self.worker.end_tunnels.cancelled() => {}
+        }
+        route.stats.record(0, moved.received, moved.sent, 0);
+        drop(lease);
+    }
+}
+
+/// Lets the kernel notice a dead peer of a connection that may be silent for hours.
+pub(crate) fn keep_alive(stream: &TcpStream) {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(std::time::Duration::from_secs(60))
+        .with_interval(std::time::Duration::from_secs(15));
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_keepalive(&probes) {
+        tracing::debug!(%error, "cannot turn on TCP keep-alive");
+    }
+}
+
+fn refused(status: u16, reason: &'static str) -> Arrival {
+    Arrival::Refused(Refusal { status, reason })
+}

@@ -1,0 +1,480 @@
+//! One request and its answer between a client and one of an app's containers: both bodies streamed at once.
+//!
+//! In: a parsed request with its rewritten head, what came behind it, and its route. Out: an [`Outcome`], and a
+//! [`Trace`] for the log. At most one buffer is held for each direction, none while there is nothing to hold.
+
+use crate::buffer::{Buf, Head};
+use crate::chunk::{Body, LAST_CHUNK, Wrapped};
+use crate::fields::HeadEnd;
+use crate::head::{Framing, Request};
+use crate::io::{self, Progress};
+use crate::pages::Page;
+use crate::reply::{self, Reply};
+use crate::settings::MAX_HEAD;
+use crate::table::{Route, Target};
+use crate::upstream::{self, Backend, Choice, Connection, Lease};
+use crate::worker::Worker;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Backends or connections tried for one request.
+const MAX_ATTEMPTS: u32 = 4;
+/// Interim answers passed on for one request.
+const MAX_INTERIM: u32 = 16;
+/// Bodies up to this size are copied behind the head and written in one piece: cheaper than a vectored write.
+const COPY: usize = 4096;
+
+/// What the log says of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) status: u16,
+    /// Bytes of the request's body.
+    pub(crate) received: u64,
+    /// Bytes of the answer, its head included.
+    pub(crate) sent: u64,
+    pub(crate) first_byte: Option<Instant>,
+    pub(crate) attempts: u32,
+    pub(crate) backend: Option<Arc<Backend>>,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The answer is complete; the client's connection can carry another request.
+    Again,
+    /// The answer is complete; the connection ends.
+    Close,
+    /// The answer was cut: the connection must be cut too.
+    Abort,
+    /// Nothing was answered: the caller does, with this.
+    Fail(Page),
+    /// A WebSocket: bytes go both ways from here on.
+    Tunnel { lease: Lease, stream: TcpStream, early: Option<Buf> },
+}
+
+/// Everything one exchange needs.
+pub(crate) struct Job<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) client: &'a TcpStream,
+    /// What the client sent behind the head; afterwards, what it sent behind the request.
+    pub(crate) input: &'a mut Option<Buf>,
+    pub(crate) request: &'a Request,
+    /// The rewritten head.
+    pub(crate) head: &'a [u8],
+    pub(crate) route: &'a mut Arc<Route>,
+    pub(crate) progress: &'a Progress,
+    pub(crate) trace: &'a mut Trace,
+}
+
+/// How the answer's side ended.
+enum Fate {
+    /// The app closed the connection without a byte.
+    Silent,
+    /// The app's answer makes no sense; the client has got nothing.
+    Broken(&'static str),
+    Aborted,
+    Done {
+        reusable: bool,
+        close: bool,
+    },
+    Switched {
+        early: Option<Buf>,
+    },
+}
+
+/// How the request's side ended early.
+enum Stopped {
+    /// The client went away.
+    Client,
+    /// The client's chunks make no sense.
+    Malformed,
+    /// The app takes no more; it may still answer.
+    App,
+}
+
+/// Forwards one request.
+pub(crate) async fn forward(job: Job<'_>) -> Outcome {
+    let Job { worker, client, input, request, head, route, progress, trace } = job;
+    let chunked = request.framing == Framing::Chunked;
+    let mut body = match request.framing {
+        Framing::None => Body::none(),
+        Framing::Length(length) => Body::Length(length),
+        Framing::Chunked => Body::chunked(),
+    };
+    // What came with the head already; it stays in the buffer until the app has begun to answer, to be sent again.
+    let (mut used, mut first) = (0, 0);
+    if let Some(buf) = input.as_mut().filter(|buf| !body.is_done() && !buf.is_empty()) {
+        match body.advance(buf.data_mut()) {
+            Ok(step) => (used, first) = (step.used, step.data),
+            Err(_) => return Outcome::Fail(Page::of(400)),
+        }
+    }
+    trace.received = first as u64;
+    let complete = body.is_done();
+    let wrapped = Wrapped::new(first, chunked, complete);
+    if used == 0 && input.as_ref().is_some_and(Buf::is_empty) {
+        *input = None;
+    }
+    let idempotent = request.method.is_idempotent();
+    let mut tried: Vec<Arc<Backend>> = Vec::new();
+    let mut fresh = false;
+    let mut stale = 0_u32;
+    while trace.attempts < MAX_ATTEMPTS && stale < MAX_ATTEMPTS {
+        let Target::Backends(backends) = &route.target else { return Outcome::Fail(Page::BAD_GATEWAY) };
+        if backends.is_empty() {
+            return Outcome::Fail(Page::UNAVAILABLE);
+        }
+        let lease = match upstream::choose(backends, &tried, worker.random()) {
+            Choice::Leased(lease) => lease,
+            Choice::Exhausted => break,
+            Choice::Stale => {
+                stale += 1;
+                match worker.shared.table.load().find(&head[request.host.clone()]) {
+                    Some(newer) => *route = newer.clone(),
+                    None => return Outcome::Fail(Page::UNAVAILABLE),
+                }
+                continue;
+            }
+        };
+        trace.attempts += 1;
+        trace.backend = Some(lease.backend.clone());
+        let pooled = if fresh { None } else { upstream::reuse(&lease, worker.index, !idempotent) };
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => match upstream::connect(&lease, &worker.shared.settings).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(app = %route.app, container = %lease.backend.name.container, %error, "cannot connect");
+                    lease.backend.failed();
+                    tried.push(lease.backend.clone());
+                    continue;
+                }
+            },
+        };
+        let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..first]);
+        let slices = [head, wrapped.prefix(), data, wrapped.suffix()].map(IoSlice::new);
+        let count = if first == 0 && wrapped.suffix().is_empty() { 1 } else { slices.len() };
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = io::write_now(&connection.stream, &slices[..count]);
+        progress.touch();
+        let fate = match written {
+            Err(_) => None, // not a byte of it went out
+            Ok(written) if written == total && complete => {
+                progress.sent.store(true, Ordering::Relaxed);
+                if !idempotent {
+                    release(input, used);
+                    (used, first) = (0, 0);
+                }
+                Some(answer(worker, client, &connection.stream, request, progress, trace).await)
+            }
+            Ok(written) => {
+                let Trace { received, .. } = &mut *trace;
+                let mut moved = 0;
+                let up = Upload { client, app: &connection.stream, chunked, progress };
+                let mut part = Part { head, wrapped: &wrapped, first, used, written };
+                let ended = {
+                    let mut own = Trace::default();
+                    let fate = both(
+                        up.run(&mut part, input, &mut body, &mut moved),
+                        answer(worker, client, &connection.stream, request, progress, &mut own),
+                        progress,
+                    )
+                    .await;
+                    (fate, own)
+                };
+                *received += moved;
+                let (fate, own) = ended;
+                (trace.status, trace.sent, trace.first_byte) = (own.status, own.sent, own.first_byte);
+                match fate {
+                    Ok(Fate::Silent) => return Outcome::Fail(Page::BAD_GATEWAY),
+                    Ok(fate) => Some(fate),
+                    Err(failed) => return failed,
+                }
+            }
+        };
+        match fate {
+            None | Some(Fate::Silent) => {
+                // Unsent, or nothing came back: once more if that does no harm.
+                let again = fate.is_none() || (idempotent && complete);
+                progress.sent.store(false, Ordering::Relaxed);
+                if connection.reused {
+                    fresh = true;
+                } else {
+                    lease.backend.failed();
+                    tried.push(lease.backend.clone());
+                }
+                if !again {
+                    return Outcome::Fail(Page::BAD_GATEWAY);
+                }
+            }
+            Some(Fate::Broken(reason)) => {
+                tracing::debug!(app = %route.app, container = %lease.backend.name.container, reason, "bad answer");
+                return Outcome::Fail(Page::BAD_GATEWAY);
+            }
+            Some(Fate::Aborted) => return Outcome::Abort,
+            Some(Fate::Switched { early }) => {
+                lease.backend.succeeded();
+                return Outcome::Tunnel { lease, stream: connection.stream, early };
+            }
+            Some(Fate::Done { reusable, close }) => {
+                release(input, used);
+                lease.backend.succeeded();
+                let sent = progress.sent.load(Ordering::Relaxed);
+                if reusable && sent {
+                    worker.keep(&lease, Connection { reused: true, ..connection });
+                }
+                return if close || !sent { Outcome::Close } else { Outcome::Again };
+            }
+        }
+    }
+    Outcome::Fail(Page::BAD_GATEWAY)
+}
+
+/// Marks `used` bytes as done with, and gives the buffer back if nothing else is in it.
+fn release(input: &mut Option<Buf>, used: usize) {
+    if let Some(buf) = input {
+        buf.consume(used);
+        if buf.is_empty() {
+            *input = None;
+        }
+    }
+}
+
+/// Runs both directions until the answer is complete. `Err` is what to do when the client spoiled it.
+async fn both(
+    up: impl Future<Output = Result<(), Stopped>>,
+    down: impl Future<Output = Fate>,
+    progress: &Progress,
+) -> Result<Fate, Outcome> {
+    let mut up = pin!(up);
+    let mut down = pin!(down);
+    let mut uploading = true;
+    poll_fn(|cx| {
+        if uploading && let Poll::Ready(ended) = up.as_mut().poll(cx) {
+            uploading = false;
+            let answering = progress.answering.load(Ordering::Relaxed);
+            match ended {
+                Ok(()) => progress.sent.store(true, Ordering::Relaxed),
+                Err(Stopped::App) => {}
+                Err(Stopped::Malformed) if !answering => {
+                    return Poll::Ready(Err(Outcome::Fail(Page::of(400))));
+                }
+                Err(Stopped::Client | Stopped::Malformed) => return Poll::Ready(Err(Outcome::Abort)),
+            }
+        }
+        down.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}
+
+/// The first part of a request: its head and what came with it.
+struct Part<'a> {
+    head: &'a [u8],
+    wrapped: &'a Wrapped,
+    first: usize,
+    used: usize,
+    /// Bytes of it that are out already.
+    written: usize,
+}
+
+struct Upload<'a> {
+    client: &'a TcpStream,
+    app: &'a TcpStream,
+    chunked: bool,
+    progress: &'a Progress,
+}
+
+impl Upload<'_> {
+    /// Writes the rest of the first part, then reads and writes until the request is complete.
+    async fn run(
+        self,
+        part: &mut Part<'_>,
+        input: &mut Option<Buf>,
+        body: &mut Body,
+        received: &mut u64,
+    ) -> Result<(), Stopped> {
+        let Self { client, app, chunked, progress } = self;
+        {
+            let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..part.first]);
+            let mut slices =
+                [part.head, part.wrapped.prefix(), data, part.wrapped.suffix()].map(IoSlice::new);
+            let mut rest = &mut slices[..];
+            IoSlice::advance_slices(&mut rest, part.written);
+            io::write_all(app, rest, |_| progress.touch()).await.map_err(|_| Stopped::App)?;
+        }
+        release(input, part.used);
+        while !body.is_done() {
+            io::readable(client).await.map_err(|_| Stopped::Client)?;
+            let buf = input.get_or_insert_with(Buf::take);
+            match io::read(client, buf.space()).await {
+                Ok(0) | Err(_) => return Err(Stopped::Client),
+                Ok(count) => buf.filled(count),
+            }
+            progress.touch();
+            let step = body.advance(buf.data_mut()).map_err(|_| Stopped::Malformed)?;
+            *received += step.data as u64;
+            let wrapped = Wrapped::new(step.data, chunked, step.done);
+            let mut slices = [wrapped.prefix(), &buf.data()[..step.data], wrapped.suffix()].map(IoSlice::new);
+            io::write_all(app, &mut slices, |_| progress.touch()).await.map_err(|_| Stopped::App)?;
+            release(input, step.used);
+        }
+        Ok(())
+    }
+}
+
+/// Reads the answer of an app and passes it on.
+async fn answer(
+    worker: &Worker,
+    client: &TcpStream,
+    app: &TcpStream,
+    request: &Request,
+    progress: &Progress,
+    trace: &mut Trace,
+) -> Fate {
+    let mut out = Head::take();
+    let mut input = None;
+    let reply =
+        match head_of_answer(worker, client, app, request, progress, trace, &mut out, &mut input).await {
+            Ok(reply) => reply,
+            Err(fate) => return fate,
+        };
+    relay(client, app, reply, progress, trace, out, input).await
+}
+
+/// Reads until the head of the final answer is complete, passing interim ones on.
+#[expect(clippy::too_many_arguments, reason = "one call; the state of an exchange has that many parts")]
+async fn head_of_answer(
+    worker: &Worker,
+    client: &TcpStream,
+    app: &TcpStream,
+    request: &Request,
+    progress: &Progress,
+    trace: &mut Trace,
+    out: &mut Head,
+    input: &mut Option<Buf>,
+) -> Result<Reply, Fate> {
+    let mut end = HeadEnd::default();
+    let mut interims = 0;
+    loop {
+        if let Some(buf) = input.as_mut().filter(|buf| !buf.is_empty()) {
+            let found = end.find(buf.data(), false).map_err(|_| Fate::Broken("malformed answer"))?;
+            if let Some(length) = found.filter(|length| *length <= MAX_HEAD) {
+                let close = worker.shared.is_stopping() || !progress.sent.load(Ordering::Relaxed);
+                let reply = reply::parse(&buf.data()[..length], request, close, &mut out.0);
+                let reply = reply.map_err(|bad| Fate::Broken(bad.0))?;
+                buf.consume(length);
+                end = HeadEnd::default();
+                if !reply.is_interim() {
+                    return Ok(reply);
+                }
+                interims += 1;
+                if interims > MAX_INTERIM {
+                    return Err(Fate::Broken("too many interim answers"));
+                }
+                if !request.old && (reply.status != 100 || request.expects_continue) {
+                    let mut slices = [IoSlice::new(&out.0)];
+                    let written = io::write_all(client, &mut slices, |_| progress.touch()).await;
+                    written.map_err(|_| Fate::Aborted)?;
+                }
+                out.0.clear();
+                continue;
+            }
+            if buf.data().len() >= MAX_HEAD {
+                return Err(Fate::Broken("the head of the answer is too large"));
+            }
+        }
+        let silent = trace.first_byte.is_none();
+        let lost = || if silent { Fate::Silent } else { Fate::Broken("the answer ended within its head") };
+        io::readable(app).await.map_err(|_| lost())?;
+        let buf = input.get_or_insert_with(Buf::take);
+        buf.make_room(MAX_HEAD + 1);
+        match io::read(app, buf.space()).await {
+            Ok(0) | Err(_) => return Err(lost()),
+            Ok(count) => buf.filled(count),
+        }
+        if silent {
+            trace.first_byte = Some(Instant::now());
+        }
+        progress.touch();
+    }
+}
+
+/// Writes the head in `out` and the body that follows it.
+async fn relay(
+    client: &TcpStream,
+    app: &TcpStream,
+    mut reply: Reply,
+    progress: &Progress,
+    trace: &mut Trace,
+    mut out: Head,
+    mut input: Option<Buf>,
+) -> Fate {
+    trace.status = reply.status;
+    let mut first = true;
+    loop {
+        let (mut used, mut data) = (0, 0);
+        if let Some(buf) = input.as_mut().filter(|buf| !reply.body.is_done() && !buf.is_empty()) {
+            match reply.body.advance(buf.data_mut()) {
+                Ok(step) => (used, data) = (step.used, step.data),
+                Err(bad) if first => return Fate::Broken(bad.0),
+                Err(_) => return Fate::Aborted,
+            }
+        }
+        let done = reply.body.is_done() && reply.status != 101;
+        let bytes = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..data]);
+        let wrapped = Wrapped::new(data, reply.chunked, done);
+        progress.answering.store(true, Ordering::Relaxed);
+        let moved = |count: usize| {
+            trace.sent += count as u64;
+            progress.touch();
+        };
+        let parts = [wrapped.prefix(), bytes, wrapped.suffix()];
+        let written = if first && data <= COPY {
+            parts.iter().for_each(|part| out.0.extend_from_slice(part));
+            io::write_all(client, &mut [IoSlice::new(&out.0)], moved).await
+        } else if first {
+            let [prefix, bytes, suffix] = parts;
+            io::write_all(client, &mut [&out.0, prefix, bytes, suffix].map(IoSlice::new), moved).await
+        } else if reply.chunked {
+            io::write_all(client, &mut parts.map(IoSlice::new), moved).await
+        } else {
+            io::write_all(client, &mut [IoSlice::new(bytes)], moved).await
+        };
+        if written.is_err() {
+            return Fate::Aborted;
+        }
+        if std::mem::take(&mut first) {
+            out = Head::default();
+        }
+        release(&mut input, used);
+        if reply.status == 101 {
+            return Fate::Switched { early: input };
+        }
+        if done {
+            return Fate::Done { reusable: reply.reusable && input.is_none(), close: reply.closes };
+        }
+        if io::readable(app).await.is_err() {
+            return Fate::Aborted;
+        }
+        let buf = input.get_or_insert_with(Buf::take);
+        match io::read(app, buf.space()).await {
+            Ok(0) if matches!(reply.body, Body::UntilClose) => {
+                let last = if reply.chunked { LAST_CHUNK } else { b"" };
+                let written = io::write_all(client, &mut [IoSlice::new(last)], |_| {}).await;
+                return match written {
+                    Ok(()) => Fate::Done { reusable: false, close: reply.closes },
+                    Err(_) => Fate::Aborted,
+                };
+            }
+            Ok(0) | Err(_) => return Fate::Aborted,
+            Ok(count) => buf.filled(count),
+        }
+        progress.touch();
+    }
+}

@@ -1,0 +1,129 @@
+//! Listening sockets: inherited from a supervisor that keeps them while a proxy restarts, or bound here.
+//!
+//! In: the address, how many threads, and the environment. Out: listening sockets for each thread.
+//! Inherited ones come as in `sd_listen_fds(3)`: descriptors from 3 on, counted by `BERTH_LISTEN_FDS` or `LISTEN_FDS`.
+
+use anyhow::{Context, bail};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// The first descriptor that is passed on.
+const FIRST: i32 = 3;
+/// Connections the kernel queues for us.
+const BACKLOG: i32 = 4096;
+
+/// The listeners of each thread, and whether they were inherited.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) by_thread: Vec<Vec<TcpListener>>,
+    pub(crate) inherited: bool,
+    pub(crate) address: SocketAddr,
+}
+
+/// Takes the inherited listeners if there are any, and binds `address` for each thread otherwise.
+pub(crate) fn open(address: SocketAddr, threads: usize) -> anyhow::Result<Sockets> {
+    match inherited_count(|name| std::env::var(name).ok()) {
+        0 => bind(address, threads).with_context(|| {
+            format!("cannot listen on {address}; is another server on this port, or is it below 1024 and are you not root?")
+        }),
+        count => inherit(count, threads),
+    }
+}
+
+/// How many descriptors the environment says were passed to this process.
+fn inherited_count(variable: impl Fn(&str) -> Option<String>) -> usize {
+    let number = |name: &str| variable(name).and_then(|text| text.trim().parse::<usize>().ok());
+    if let Some(count) = number("BERTH_LISTEN_FDS") {
+        return count;
+    }
+    // systemd names the process they are for; a supervisor that does not know our id leaves that out.
+    match number("LISTEN_PID") {
+        Some(pid) if u32::try_from(pid) != Ok(std::process::id()) => 0,
+        _ => number("LISTEN_FDS").unwrap_or(0),
+    }
+}
+
+fn inherit(count: usize, threads: usize) -> anyhow::Result<Sockets> {
+    // A raw descriptor number cannot be owned without `unsafe`; fetching it from ourselves as from a stranger can.
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open a pidfd of this process")?;
+    let mut sockets = Vec::new();
+    for number in (FIRST..).take(count) {
+        let fd = pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).with_context(|| {
+            format!("descriptor {number} was announced as a listening socket but cannot be taken")
+        })?;
+        let socket = Socket::from(fd);
+        if !socket.is_listener().unwrap_or(false) {
+            bail!("descriptor {number} was announced as a listening socket but is none");
+        }
+        socket.set_nonblocking(true).context("cannot make an inherited socket non-blocking")?;
+        sockets.push(TcpListener::from(socket));
+    }
+    let Some(first) = sockets.first() else { bail!("no listening socket was inherited") };
+    let address = first.local_addr().context("an inherited socket has no internet address")?;
+    // Every socket must be accepted from, and every thread must accept: whichever there are fewer of is shared.
+    let mut by_thread: Vec<Vec<TcpListener>> = (0..threads).map(|_| Vec::new()).collect();
+    for turn in 0..threads.max(sockets.len()) {
+        let socket = sockets[turn % sockets.len()].try_clone().context("cannot share an inherited socket")?;
+        by_thread[turn % threads].push(socket);
+    }
+    Ok(Sockets { by_thread, inherited: true, address })
+}
+
+fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
+    // First alone: with SO_REUSEPORT at once, two proxies on one port would share it without a word.
+    let probe = socket(address, false)?;
+    let address = match address.port() {
+        0 => probe.local_addr()?.as_socket().unwrap_or(address),
+        _ => address,
+    };
+    drop(probe);
+    let mut by_thread = Vec::new();
+    for _ in 0..threads {
+        by_thread.push(vec![socket(address, true)?.into()]);
+    }
+    Ok(Sockets { by_thread, inherited: false, address })
+}
+
+/// A socket that listens on `address`; with `shared`, one of several that do.
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// One listener of a port for each thread.
+pub(crate) fn bind_port(address: SocketAddr, threads: usize) -> io::Result<Vec<TcpListener>> {
+    Ok(bind(address, threads)?.by_thread.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_for_another_process_are_left_alone() {
+        let count = |pairs: &[(&str, &str)]| {
+            inherited_count(|name| pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned()))
+        };
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&[("BERTH_LISTEN_FDS", "2"), ("LISTEN_PID", "1")]), 2);
+        assert_eq!(count(&[("LISTEN_FDS", "1")]), 1);
+        assert_eq!(count(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")]), 0);
+        let own = std::process::id().to_string();
+        assert_eq!(count(&[("LISTEN_FDS", "3"), ("LISTEN_PID", &own)]), 3);
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error() {
+        let first = bind(([127, 0, 0, 1], 0).into(), 2).expect("a free port");
+        assert!(bind(first.address, 2).is_err());
+    }
+}

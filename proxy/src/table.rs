@@ -1,0 +1,200 @@
+//! The route table as the data path reads it: immutable, looked up by host or port, swapped whole.
+//!
+//! In: [`RouteTable`] and the table before it. Out: [`Table`], which keeps the backends (with their connections and
+//! counts) that both have. Memory only.
+
+use crate::fields;
+use crate::static_files::Site;
+use crate::upstream::Backend;
+use berth_model::route::{self, RouteTable};
+use berth_model::{AppName, ContainerId, ReleaseVersion};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// Everything that is served.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) revision: u64,
+    /// A table was ever given; before that nothing is known about any host.
+    pub(crate) known: bool,
+    exact: HashMap<Box<str>, Arc<Route>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<Box<str>, Arc<Route>>,
+    pub(crate) tcp: BTreeMap<u16, Arc<Route>>,
+    backends: HashMap<route::Backend, Arc<Backend>>,
+    stats: HashMap<AppName, Arc<Stats>>,
+}
+
+/// What answers a host's requests or a port's connections.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) app: AppName,
+    pub(crate) release: Option<ReleaseVersion>,
+    pub(crate) target: Target,
+    pub(crate) stats: Arc<Stats>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Target {
+    Backends(Vec<Arc<Backend>>),
+    Static(Site),
+    NoWeb,
+}
+
+/// Counts of one app since the proxy started.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    /// Answers by the first digit of their status; 0 is no answer.
+    answers: [AtomicU64; 6],
+    received: AtomicU64,
+    sent: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Stats {
+    pub(crate) fn record(&self, status: u16, received: u64, sent: u64, micros: u64) {
+        let class = usize::from(status / 100).min(5);
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+impl Table {
+    /// The table for `routes`. Backends and counts are taken over from `before` where they are the same.
+    pub(crate) fn build(
+        routes: &RouteTable,
+        before: &Self,
+        threads: usize,
+        bases: &[PathBuf],
+        changed: &Arc<Notify>,
+    ) -> Self {
+        let mut table = Self { revision: routes.revision, known: true, ..Self::default() };
+        for entry in &routes.http {
+            let target = match &entry.target {
+                route::Target::Backends { backends } => {
+                    Target::Backends(table.backends_of(backends, before, threads, changed))
+                }
+                route::Target::Static { root, spa_fallback } => {
+                    Target::Static(Site::new(root.as_ref(), bases, *spa_fallback))
+                }
+                route::Target::NoWeb => Target::NoWeb,
+            };
+            let stats = table.stats_of(&entry.app, before);
+            let made = Arc::new(Route { app: entry.app.clone(), release: entry.release, target, stats });
+            let host = entry.host.as_str();
+            let replaced = match host.strip_prefix("*.") {
+                Some(parent) => table.wildcard.insert(parent.into(), made),
+                None => table.exact.insert(host.into(), made),
+            };
+            if replaced.is_some() {
+                tracing::warn!(%host, app = %entry.app, "two routes have this host; the last one is served");
+            }
+        }
+        for entry in &routes.tcp {
+            let backends = table.backends_of(&entry.backends, before, threads, changed);
+            let stats = table.stats_of(&entry.app, before);
+            let target = Target::Backends(backends);
+            let made = Arc::new(Route { app: entry.app.clone(), release: None, target, stats });
+            if table.tcp.insert(entry.port, made).is_some() {
+                tracing::warn!(port = entry.port, app = %entry.app, "two routes have this port; the last one is served");
+            }
+        }
+        table
+    }
+
+    fn backends_of(
+        &mut self,
+        wanted: &[route::Backend],
+        before: &Self,
+        threads: usize,
+        changed: &Arc<Notify>,
+    ) -> Vec<Arc<Backend>> {
+        let mut own = |name: &route::Backend| {
+            let made = || Arc::new(Backend::new(name.clone(), threads, changed.clone()));
+            let backend = self.backends.entry(name.clone());
+            backend.or_insert_with(|| before.backends.get(name).cloned().unwrap_or_else(made)).clone()
+        };
+        wanted.iter().map(&mut own).collect()
+    }
+
+    fn stats_of(&mut self, app: &AppName, before: &Self) -> Arc<Stats> {
+        let stats = self.stats.entry(app.clone());
+        stats.or_insert_with(|| before.stats.get(app).cloned().unwrap_or_default()).clone()
+    }
+
+    /// The route of a `Host` value; an exact host beats a wildcard.
+    pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
+        let mut space = [0; 256];
+        let name = fields::route_host(host, &mut space)?;
+        self.exact.get(name).or_else(|| {
+            let (label, parent) = name.split_once('.')?;
+            self.wildcard.get(parent).filter(|_| !label.is_empty())
+        })
+    }
+
+    /// The backends this table has and `next` has not.
+    pub(crate) fn missing_in<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = &'a Arc<Backend>> {
+        self.backends.iter().filter(|(name, _)| !next.backends.contains_key(name)).map(|(_, backend)| backend)
+    }
+
+    /// The containers that have routes.
+    pub(crate) fn containers(&self) -> HashSet<&ContainerId> {
+        self.backends.keys().map(|name| &name.container).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_model::HostPattern;
+    use berth_model::route::HttpRoute;
+
+    fn routes(hosts: &[(&str, &str)]) -> RouteTable {
+        let http = hosts.iter().map(|(host, app)| HttpRoute {
+            host: HostPattern::parse(host).expect("valid"),
+            app: AppName::parse(app).expect("valid"),
+            release: None,
+            target: route::Target::Backends { backends: vec![backend(app, 1)] },
+        });
+        RouteTable { revision: 1, http: http.collect(), tcp: Vec::new() }
+    }
+
+    fn backend(app: &str, incarnation: u32) -> route::Backend {
+        let container = ContainerId::parse(app).expect("valid");
+        route::Backend { container, incarnation, address: ([127, 0, 0, 1], 9).into() }
+    }
+
+    fn build(routes: &RouteTable, before: &Table) -> Table {
+        Table::build(routes, before, 1, &[], &Arc::default())
+    }
+
+    #[test]
+    fn an_exact_host_beats_a_wildcard() {
+        let table = build(&routes(&[("*.b.example", "wild"), ("a.b.example", "exact")]), &Table::default());
+        let app = |host: &str| table.find(host.as_bytes()).map(|route| route.app.as_str());
+        assert_eq!(app("a.b.example"), Some("exact"));
+        assert_eq!(app("A.B.Example.:8080"), Some("exact"));
+        assert_eq!(app("x.b.example"), Some("wild"));
+        assert_eq!(app("x.y.b.example"), None);
+        assert_eq!(app("b.example"), None);
+        assert_eq!(app(".b.example"), None);
+        assert_eq!(app("other"), None);
+    }
+
+    #[test]
+    fn only_the_same_life_at_the_same_address_is_the_same_backend() {
+        let first = build(&routes(&[("a.example", "a")]), &Table::default());
+        let same = build(&routes(&[("a.example", "a"), ("b.example", "b")]), &first);
+        assert_eq!(first.missing_in(&same).count(), 0);
+        assert!(Arc::ptr_eq(&first.backends[&backend("a", 1)], &same.backends[&backend("a", 1)]));
+        let mut restarted = routes(&[("a.example", "a")]);
+        restarted.http[0].target = route::Target::Backends { backends: vec![backend("a", 2)] };
+        let next = build(&restarted, &same);
+        assert_eq!(same.missing_in(&next).count(), 2);
+    }
+}

@@ -1,0 +1,64 @@
+//! Bytes both ways between two sockets, each side's end passed on as it comes.
+//!
+//! In: two sockets, and what one of them said early. Out: the bytes moved, once both directions have ended. An idle
+//! tunnel holds no buffer.
+
+use crate::buffer::Buf;
+use crate::io;
+use std::future::poll_fn;
+use std::io::{IoSlice, Result};
+use std::pin::pin;
+use std::task::Poll;
+use tokio::net::TcpStream;
+
+/// Bytes that went each way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+/// Copies until both sides have ended, or one broke. `early` are bytes read from each side before.
+pub(crate) async fn run(
+    client: &TcpStream,
+    app: &TcpStream,
+    early: (Option<Buf>, Option<Buf>),
+    moved: &mut Moved,
+) {
+    let Moved { received, sent } = moved;
+    let mut up = pin!(one_way(client, app, early.0, received));
+    let mut down = pin!(one_way(app, client, early.1, sent));
+    let (mut up_done, mut down_done) = (false, false);
+    poll_fn(|cx| {
+        for (way, done) in [(0, &mut up_done), (1, &mut down_done)] {
+            if *done {
+                continue;
+            }
+            let polled = if way == 0 { up.as_mut().poll(cx) } else { down.as_mut().poll(cx) };
+            match polled {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => *done = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()), // the other way has no use any more
+            }
+        }
+        if up_done && down_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+async fn one_way(from: &TcpStream, to: &TcpStream, early: Option<Buf>, moved: &mut u64) -> Result<()> {
+    if let Some(buf) = early {
+        io::write_all(to, &mut [IoSlice::new(buf.data())], |count| *moved += count as u64).await?;
+    }
+    loop {
+        io::readable(from).await?;
+        let mut buf = Buf::take();
+        let count = io::read(from, buf.space()).await?;
+        if count == 0 {
+            rustix::net::shutdown(to, rustix::net::Shutdown::Write)?;
+            return Ok(());
+        }
+        buf.filled(count);
+        io::write_all(to, &mut [IoSlice::new(buf.data())], |count| *moved += count as u64).await?;
+    }
+}

@@ -1,0 +1,334 @@
+//! One thread of the data path, and what all of them share.
+//!
+//! In: listeners, the shared route table, a stop signal. Out: served connections. Each worker has a runtime of one
+//! thread, listeners, buffers, log lines and a slot in every backend of its own; only the table and counters are shared.
+
+use crate::access_log::{Lines, Sink};
+use crate::connection;
+use crate::settings::Settings;
+use crate::table::Table;
+use crate::upstream::{self, Backend, Connection, Lease};
+use arc_swap::ArcSwap;
+use berth_model::ContainerId;
+use berth_model::route::RouteTable;
+use futures_util::FutureExt;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often log lines are handed over and idle connections to backends looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What all threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    /// The names of the data directory: as given, and without symlinks.
+    pub(crate) bases: Vec<PathBuf>,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) threads: usize,
+    /// Connections one thread serves at most; further ones wait to be accepted.
+    pub(crate) max_connections: usize,
+    /// Told at every new table, and when the count of a backend that left the table falls.
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) unknown_hosts: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// Backends that left the table while they had something in flight.
+    retired: Mutex<Vec<Arc<Backend>>>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        settings: Settings,
+        bases: Vec<PathBuf>,
+        threads: usize,
+        max_connections: usize,
+    ) -> Self {
+        Self {
+            settings,
+            bases,
+            table: ArcSwap::default(),
+            threads,
+            max_connections,
+            changed: Arc::default(),
+            unknown_hosts: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            retired: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner) // a list is right after any panic
+    }
+
+    /// Serves `routes` from now on. Requests in flight go on; backends that left get nothing new.
+    pub(crate) fn apply(&self, routes: &RouteTable) {
+        let mut retired = self.retired(); // held throughout: two swaps at once would lose backends
+        let before = self.table.load_full();
+        let next = Arc::new(Table::build(routes, &before, self.threads, &self.bases, &self.changed));
+        self.table.store(next.clone());
+        for backend in before.missing_in(&next) {
+            backend.retire();
+            retired.push(backend.clone());
+        }
+        drop(retired);
+        self.changed.notify_one();
+    }
+
+    /// The containers that left the table and are not done yet, with what they have in flight.
+    pub(crate) fn draining(&self) -> BTreeMap<ContainerId, u64> {
+        let mut retired = self.retired();
+        let table = self.table.load();
+        let routed = table.containers();
+        let mut counts = BTreeMap::new();
+        retired.retain(|backend| {
+            let count = backend.in_flight();
+            if count > 0 && !routed.contains(&backend.name.container) {
+                *counts.entry(backend.name.container.clone()).or_insert(0) += count;
+            }
+            count > 0
+        });
+        counts
+    }
+}
+
+/// One thread of the data path.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lines: Lines,
+    /// Stop accepting and end idle connections.
+    pub(crate) stop: CancellationToken,
+    /// End tunnels and raw connections.
+    pub(crate) end_tunnels: CancellationToken,
+    random: AtomicU64,
+    /// Backends with idle connections of this thread.
+    warm: Mutex<Vec<Arc<Backend>>>,
+    connections: AtomicUsize,
+    tunnels: AtomicUsize,
+    quiet: Notify,
+}
+
+/// Counts one of something until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    worker: Arc<Worker>,
+    count: fn(&Worker) -> &AtomicUsize,
+}
+
+impl Counted {
+    fn new(worker: &Arc<Worker>, count: fn(&Worker) -> &AtomicUsize) -> Self {
+        count(worker).fetch_add(1, Ordering::Relaxed);
+        Self { worker: worker.clone(), count }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.count)(&self.worker).fetch_sub(1, Ordering::Relaxed);
+        if self.worker.stop.is_cancelled() {
+            self.worker.quiet.notify_one();
+        }
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, sink: Sink, stop: CancellationToken) -> Self {
+        let seed = getrandom::u64().unwrap_or(0x9e37_79b9_7f4a_7c15 ^ index as u64);
+        Self {
+            index,
+            shared,
+            lines: Lines::new(sink),
+            stop,
+            end_tunnels: CancellationToken::new(),
+            random: AtomicU64::new(seed | 1),
+            warm: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
+            quiet: Notify::new(),
+        }
+    }
+
+    /// The next of a fair, guessable sequence (xorshift64*): for spreading and naming requests, not for secrets.
+    pub(crate) fn random(&self) -> u64 {
+        let mut state = self.random.load(Ordering::Relaxed);
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.store(state, Ordering::Relaxed);
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 32 hexadecimal digits.
+    pub(crate) fn request_id(&self) -> [u8; 32] {
+        let mut id = [0; 32];
+        for half in id.chunks_exact_mut(16) {
+            let bits = self.random().to_be_bytes();
+            for (pair, byte) in half.chunks_exact_mut(2).zip(bits) {
+                pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+                pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+            }
+        }
+        id
+    }
+
+    fn warm(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a connection to a backend for this thread's next request.
+    pub(crate) fn keep(&self, lease: &Lease, connection: Connection) {
+        if upstream::keep(lease, self.index, connection) {
+            let mut warm = self.warm();
+            if !warm.iter().any(|known| Arc::ptr_eq(known, &lease.backend)) {
+                warm.push(lease.backend.clone());
+            }
+        }
+    }
+
+    /// Counts a tunnel or raw connection.
+    pub(crate) fn count_tunnel(self: &Arc<Self>) -> Counted {
+        Counted::new(self, |worker| &worker.tunnels)
+    }
+
+    /// Counts a connection of any kind.
+    pub(crate) fn count_connection(self: &Arc<Self>) -> Counted {
+        Counted::new(self, |worker| &worker.connections)
+    }
+
+    /// Serves `listeners` until stopped, then drains.
+    pub(crate) async fn run(self: Arc<Self>, listeners: Vec<Listener>) {
+        let accepting: Vec<_> =
+            listeners.into_iter().map(|listener| tokio::spawn(self.clone().accept(listener))).collect();
+        let housekeeping = tokio::spawn(self.clone().keep_house());
+        self.stop.cancelled().await;
+        let began = Instant::now();
+        for task in accepting {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "an accepting task failed");
+            }
+        }
+        self.drain(began).await;
+        housekeeping.abort();
+        self.lines.flush();
+    }
+
+    async fn drain(&self, began: Instant) {
+        let settings = &self.shared.settings;
+        let tunnels_end = began + settings.drain_tunnels;
+        let end = began + settings.drain;
+        while self.connections.load(Ordering::Relaxed) > 0 {
+            let next = if self.end_tunnels.is_cancelled() { end } else { tunnels_end.min(end) };
+            tokio::select! {
+                () = self.quiet.notified() => {}
+                () = tokio::time::sleep_until(next) => {
+                    if Instant::now() >= end {
+                        let left = self.connections.load(Ordering::Relaxed);
+                        tracing::warn!(connections = left, "cut what was still in flight after {:?}", settings.drain);
+                        return;
+                    }
+                    let tunnels = self.tunnels.load(Ordering::Relaxed);
+                    if tunnels > 0 {
+                        tracing::info!(tunnels, "ended tunnels after {:?}", settings.drain_tunnels);
+                    }
+                    self.end_tunnels.cancel();
+                }
+            }
+        }
+    }
+
+    async fn keep_house(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(HOUSEKEEPING);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.lines.flush();
+            let mut warm = self.warm();
+            warm.retain(|backend| backend.sweep(self.index, &self.shared.settings));
+        }
+    }
+
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        let Listener { socket, port, inherited } = listener;
+        loop {
+            while self.connections.load(Ordering::Relaxed) >= self.shared.max_connections {
+                // The kernel's queue holds newcomers meanwhile.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let accepted = tokio::select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                () = self.stop.cancelled() => break,
+            };
+            self.take(accepted, port).await;
+            if self.stop.is_cancelled() {
+                break;
+            }
+        }
+        // What is in an inherited queue goes to the successor; what is in our own would be reset with it.
+        if !inherited {
+            while let Some(accepted) = socket.accept().now_or_never() {
+                let failed = accepted.is_err();
+                self.take(accepted, port).await;
+                if failed {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn take(self: &Arc<Self>, accepted: std::io::Result<(TcpStream, SocketAddr)>, port: u16) {
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY"); // it is gone already
+                    return;
+                }
+                let counted = self.count_connection();
+                let serving = connection::serve(self.clone(), stream, peer, port);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(counted);
+                });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+/// Waits a little when accepting failed for want of something, such as file descriptors; a connection that was reset
+/// before it was accepted is no reason to wait.
+pub(crate) async fn pause_after(error: &std::io::Error) {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        tracing::warn!(%error, "cannot accept a connection; trying again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) port: u16,
+    /// Someone else holds it too and keeps it open when this process ends.
+    pub(crate) inherited: bool,
+}

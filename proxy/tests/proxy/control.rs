@@ -1,0 +1,117 @@
+//! The link to a controller: a fake one on the real socket.
+
+use crate::origin::Origin;
+use crate::proxy::{Running, one, quick, tcp_route, until};
+use berth_model::route::{ProxyStatus, RouteTable};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What a fake controller serves and has heard.
+#[derive(Default)]
+struct Known {
+    table: RouteTable,
+    polls: Vec<u64>,
+    statuses: Vec<ProxyStatus>,
+}
+
+fn controller(data: &Path, known: &Arc<Mutex<Known>>) {
+    std::fs::create_dir_all(data.join("run")).unwrap();
+    let listener = UnixListener::bind(data.join("run/internal.sock")).unwrap();
+    let known = known.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let known = known.clone();
+            std::thread::spawn(move || answer(stream.unwrap(), &known));
+        }
+    });
+}
+
+fn answer(stream: UnixStream, known: &Mutex<Known>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut first, mut length) = (String::new(), 0);
+    reader.read_line(&mut first).ok()?;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let path = first.split(' ').nth(1)?;
+    let mut stream = stream;
+    if let Some(after) = path.strip_prefix("/proxy/v1/routes?after=") {
+        let after: u64 = after.parse().unwrap();
+        known.lock().unwrap().polls.push(after);
+        let poll = || Some(known.lock().unwrap().table.clone()).filter(|table| table.revision != after);
+        let table = loop {
+            if let Some(table) = poll() {
+                break table;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5)); // a fake's long poll
+        };
+        let json = serde_json::to_string(&table).unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len()).ok()
+    } else {
+        assert_eq!(path, "/proxy/v1/status");
+        known.lock().unwrap().statuses.push(serde_json::from_slice(&body).unwrap());
+        write!(stream, "HTTP/1.1 204 No Content\r\n\r\n").ok()
+    }
+}
+
+#[test]
+fn routes_come_from_the_controller_and_outlive_it() {
+    let origin = Origin::fixed("ok");
+    let dir = tempfile::tempdir().unwrap();
+    let known = Arc::new(Mutex::new(Known { table: one("first.test", origin.address), ..Known::default() }));
+    let mut proxy = Running::start_in(dir, quick());
+    assert_eq!(proxy.get("first.test", "/").status, 503, "it starts without a controller");
+    controller(proxy.dir.path(), &known);
+    until("the first table is served", || proxy.handle.status().revision == 1);
+    assert_eq!(proxy.get("first.test", "/").text(), "ok");
+    let second = RouteTable { revision: 7, ..one("second.test", origin.address) };
+    known.lock().unwrap().table = second.clone();
+    until("the second table is served", || proxy.handle.status().revision == 7);
+    assert_eq!(proxy.get("second.test", "/").text(), "ok");
+    assert_eq!(proxy.get("first.test", "/").status, 0);
+    until("it is reported", || known.lock().unwrap().statuses.iter().any(|status| status.revision == 7));
+    let path = proxy.dir.path().join("proxy/table.json");
+    until("it is kept", || {
+        std::fs::read(&path).is_ok_and(|json| serde_json::from_slice(&json).ok() == Some(second.clone()))
+    });
+    let polls = known.lock().unwrap().polls.clone();
+    assert_eq!(polls[..3], [0, 1, 7]);
+    let status = known.lock().unwrap().statuses[0].clone();
+    assert_eq!(status.proxy, "node-1");
+    proxy.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_is_reported() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let table = RouteTable { revision: 1, http: Vec::new(), tcp: vec![tcp_route(port, Vec::new())] };
+    let known = Arc::new(Mutex::new(Known { table, ..Known::default() }));
+    let dir = tempfile::tempdir().unwrap();
+    controller(dir.path(), &known);
+    let mut proxy = Running::start_in(dir, quick());
+    until("the port is reported", || {
+        known.lock().unwrap().statuses.iter().any(|status| status.tcp_errors.contains_key(&port))
+    });
+    drop(taken);
+    until("it is listened on once it is free", || {
+        known
+            .lock()
+            .unwrap()
+            .statuses
+            .last()
+            .is_some_and(|status| status.revision == 1 && status.tcp_errors.is_empty())
+    });
+    proxy.stop();
+}
