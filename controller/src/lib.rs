@@ -3,19 +3,19 @@
 //! In: pushes over SSH and HTTP, calls of the public API, what nodes and proxies report. Out: releases, placements and
 //! routes. Running apps never depend on it: it may stop and start again at any time.
 
+pub mod api;
 pub mod build;
 pub mod deploy;
-pub mod nodes;
-pub mod release;
-pub mod routing;
-pub mod schedule;
-pub mod api;
 pub mod errors;
 pub mod git;
+pub mod nodes;
 pub mod options;
 pub mod platform;
 pub mod registry;
+pub mod release;
+pub mod routing;
 mod run;
+pub mod schedule;
 pub mod secrets;
 pub mod store;
 pub mod tls;

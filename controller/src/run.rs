@@ -5,12 +5,15 @@
 
 use crate::options::Options;
 use crate::platform::Platform;
-use crate::{api, deploy, nodes, registry, tls};
+use crate::{api, deploy, git, nodes, registry, tls};
 use anyhow::{Context, anyhow};
+use berth_model::api::ApiError;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,31 +25,36 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let opened = options.clone();
     let (platform, _lock) = tokio::task::spawn_blocking(move || open(opened)).await??;
     let tls = tls::server_config(&options)?;
-    let tcp = tokio::net::TcpListener::bind(options.api).await;
-    let tcp =
-        tcp.with_context(|| format!("cannot listen on {} for the API; is the port taken?", options.api))?;
-
+    let tcp = listen(options.api, "the API").await?;
+    let ssh = listen(options.ssh, "SSH").await?;
+    let told = |error: ApiError| anyhow!(error.message);
+    git::repository::prepare(&platform).map_err(told).context("cannot prepare git")?;
     // Everything is loaded before a node or proxy can ask: half of the state would stop containers.
-    let loaded = deploy::start(&platform, &stop).await;
-    loaded.map_err(|error| anyhow!(error.message).context("cannot load what is to run"))?;
+    deploy::start(&platform, &stop).await.map_err(told).context("cannot load what is to run")?;
 
-    let internal = nodes::router(platform.clone()).merge(registry::router(options.registry_dir()));
-    let mut parts = JoinSet::new();
-    let (socket, token) = (bind(&options.internal_socket())?, stop.clone());
-    parts.spawn(async move { api::serve::unix(socket, internal, token).await });
-    let (socket, token) = (bind(&options.api_socket())?, stop.clone());
+    let pushes = git::Pushes::default();
+    let internal = nodes::router(platform.clone())
+        .merge(registry::router(options.registry_dir()))
+        .merge(git::hook::router(platform.clone(), pushes.clone()));
     let local = api::local(&platform);
-    parts.spawn(async move { api::serve::unix(socket, local, token).await });
-    let (remote, token) = (api::remote(&platform, axum::Router::new()), stop.clone());
-    parts.spawn(async move { api::serve::tcp(tcp, tls, remote, token).await });
+    let remote = api::remote(&platform, git::http::router(platform.clone(), pushes.clone()));
+    let internal_socket = bind(&options.internal_socket())?;
+    let local_socket = bind(&options.api_socket())?;
+
+    let mut parts = JoinSet::new();
+    parts.spawn(git::ssh::serve(platform.clone(), pushes, ssh, stop.clone()));
+    parts.spawn(endless(api::serve::unix(internal_socket, internal, stop.clone())));
+    parts.spawn(endless(api::serve::unix(local_socket, local, stop.clone())));
+    parts.spawn(endless(api::serve::tcp(tcp, tls, remote, stop.clone())));
     tracing::info!(api = %options.api, ssh = %options.ssh, data = %options.data.display(), "controller ready");
 
     let mut result = Ok(());
     while let Some(ended) = parts.join_next().await {
         let unexpected = match ended {
             Err(error) => Some(anyhow!(error).context("a part of the controller broke off")),
-            Ok(()) if !stop.is_cancelled() => Some(anyhow!("a listener of the controller ended")),
-            Ok(()) => None,
+            Ok(Err(error)) => Some(error),
+            Ok(Ok(())) if !stop.is_cancelled() => Some(anyhow!("a listener of the controller ended")),
+            Ok(Ok(())) => None,
         };
         if let Some(error) = unexpected {
             result = result.and(Err(error));
@@ -55,6 +63,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     tracing::info!("controller stopped");
     result
+}
+
+async fn endless(serving: impl Future<Output = ()>) -> anyhow::Result<()> {
+    serving.await;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address} for {what}; is the port taken?"))
 }
 
 fn open(options: Options) -> anyhow::Result<(Platform, Flock<File>)> {

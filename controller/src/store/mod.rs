@@ -4,6 +4,8 @@
 //! A write that was acknowledged is on the disk. All SQL is in [`sqlite`]; another database is another [`KeyValue`].
 
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use watch::Watch;
