@@ -76,7 +76,7 @@ struct Greeter(std::process::Child);
 
 impl Greeter {
     fn start(at: &Attachment, port: u16, text: &str) -> Self {
-        let command = format!("exec busybox nc -lk -p {port} -e echo {text}");
+        let command = format!("exec busybox nc -ll -p {port} -e echo {text}");
         let child = inside(at, &command).stdout(Stdio::null()).spawn().expect("the server starts");
         let greeter = Self(child);
         for _ in 0..200 {
@@ -189,7 +189,7 @@ async fn published_ports_lead_into_the_container() {
     let direct = from_there((at.address, 7000).into());
     // And out again: the container reaches that machine.
     let mut server = Command::new("ip");
-    server.args(["netns", "exec", &peer, "busybox", "nc", "-lk", "-p", "9000", "-e", "echo", "world"]);
+    server.args(["netns", "exec", &peer, "busybox", "nc", "-ll", "-p", "9000", "-e", "echo", "world"]);
     let mut server = server.spawn().expect("the server starts");
     let mut out = String::new();
     for _ in 0..50 {

@@ -114,6 +114,13 @@ fn usable(protocol: Protocol, port: u16) -> bool {
     }
 }
 
+/// Waits for its turn among all instances of this machine.
+fn choosing_lock() -> io::Result<nix::fcntl::Flock<std::fs::File>> {
+    let file =
+        std::fs::OpenOptions::new().create(true).truncate(false).write(true).open("/run/berth.lock")?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+}
+
 impl Network {
     /// Makes or takes over the bridge and the rules of `instance`. `data` is Berth's data directory.
     pub async fn open(instance: &str, data: &Path, wanted: Option<&str>) -> Result<Self, NetworkError> {
@@ -122,6 +129,10 @@ impl Network {
         let links = Links::here().map_err(io_failed("talk to the kernel about links"))?;
         let name = rules::bridge_name(instance);
         let book = load(&book_path)?;
+        // Two instances that start at once must not choose the same subnet: held until the bridge has its address.
+        let choosing = tokio::task::spawn_blocking(choosing_lock).await;
+        let choosing = choosing.map_err(io::Error::other).and_then(|lock| lock);
+        let choosing = choosing.map_err(io_failed("lock /run/berth.lock to choose a subnet"))?;
         let book = match (book, wanted) {
             (Some(book), None) => book,
             (Some(book), Some(wanted)) if book.subnet == wanted => book,
@@ -141,6 +152,7 @@ impl Network {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             .map_err(io_failed("turn IPv4 forwarding on (/proc/sys/net/ipv4/ip_forward)"))?;
         let bridge = links.bridge(&name, subnet).await?;
+        drop(choosing);
         let conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let resolved = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
         let resolution = resolver::decide(&conf, resolved.as_deref(), &links.own_addresses().await?);
@@ -212,9 +224,11 @@ impl Network {
         let whole = there.is_some() && nix::net::if_::if_nametoindex(name.as_str()).is_ok();
         if !whole {
             self.links.remove(&name).await?;
-            let netns =
-                netns::create(&path).await.map_err(io_failed(format!("make the network namespace of {id}")))?;
-            let inside = netns.try_clone().map_err(io_failed(format!("open the network namespace of {id}")))?;
+            let netns = netns::create(&path)
+                .await
+                .map_err(io_failed(format!("make the network namespace of {id}")))?;
+            let inside =
+                netns.try_clone().map_err(io_failed(format!("open the network namespace of {id}")))?;
             let inside =
                 Links::inside(inside).await.map_err(io_failed(format!("enter the network of {id}")))?;
             self.links.pair(&name, self.bridge, &netns, address).await?;

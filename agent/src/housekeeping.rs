@@ -1,0 +1,113 @@
+//! Housekeeping: what nobody needs any more is removed, at leisure.
+//!
+//! In: the node's containers, the assignment. Out: fewer logs of containers that are gone, fewer layers no image needs.
+
+use crate::node::Node;
+use berth_model::ContainerId;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
+
+/// First round after the start, and from one to the next.
+const INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Logs of containers that are gone are kept this long …
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// … and at most this much of them an app, in bytes.
+const KEEP_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Cleans up until `stop` fires.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        let alive: BTreeSet<ContainerId> = node.table().keys().cloned().collect();
+        let logs = node.paths.logs();
+        let cleaned = tokio::task::spawn_blocking(move || clean_logs(&logs, &alive, SystemTime::now())).await;
+        if let Ok(Err(error)) = cleaned {
+            tracing::warn!(%error, "cannot remove old logs");
+        }
+        let assignment = node.assignment.borrow().clone();
+        // Without an assignment nobody knows what will be needed.
+        let Some(assignment) = assignment else { continue };
+        let mut keep = assignment.keep_images.clone();
+        keep.extend(assignment.containers.values().map(|spec| spec.image.clone()));
+        keep.extend(node.table().values().map(|entry| entry.spec.image.clone()));
+        keep.sort();
+        keep.dedup();
+        if let Err(error) = node.images.collect(&keep).await {
+            tracing::warn!(error = crate::life::chain(&error), "cannot remove unused images");
+        }
+    }
+}
+
+/// Removes logs of containers that are gone: the old ones, then the oldest until the rest fits.
+fn clean_logs(logs: &Path, alive: &BTreeSet<ContainerId>, now: SystemTime) -> io::Result<()> {
+    for app in std::fs::read_dir(logs)? {
+        let app = app?.path();
+        let mut gone: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        let mut lives = false;
+        for entry in std::fs::read_dir(&app)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if alive.iter().any(|id| name.to_str() == Some(id.as_str())) {
+                lives = true;
+                continue;
+            }
+            let (changed, size) = measure(&entry.path())?;
+            gone.push((changed, size, entry.path()));
+        }
+        gone.sort();
+        let mut total: u64 = gone.iter().map(|(_, size, _)| size).sum();
+        for (changed, size, path) in gone {
+            let age = now.duration_since(changed).unwrap_or_default();
+            if age > KEEP || total > KEEP_BYTES {
+                std::fs::remove_dir_all(&path)?;
+                total -= size;
+            } else {
+                lives = true;
+            }
+        }
+        if !lives {
+            // Not empty any more: a container was started meanwhile.
+            let _ = std::fs::remove_dir(&app);
+        }
+    }
+    Ok(())
+}
+
+fn measure(directory: &Path) -> io::Result<(SystemTime, u64)> {
+    let mut changed = std::fs::metadata(directory)?.modified()?;
+    let mut size = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let found = entry?.metadata()?;
+        size += found.len();
+        changed = changed.max(found.modified()?);
+    }
+    Ok((changed, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_logs_of_containers_that_are_gone_are_removed() {
+        let logs = tempfile::tempdir().expect("a directory");
+        for id in ["a.web.1.x", "a.web.1.y"] {
+            std::fs::create_dir_all(logs.path().join("a").join(id)).expect("made");
+            std::fs::write(logs.path().join("a").join(id).join("00000001.seg"), "x").expect("written");
+        }
+        let alive = BTreeSet::from([ContainerId::parse("a.web.1.x").expect("an id")]);
+        let clean = |now| clean_logs(logs.path(), &alive, now).expect("cleaned");
+        let has = |id: &str| logs.path().join("a").join(id).exists();
+        clean(SystemTime::now());
+        assert!(has("a.web.1.x") && has("a.web.1.y"));
+        clean(SystemTime::now() + KEEP * 2);
+        assert!(has("a.web.1.x") && !has("a.web.1.y"));
+    }
+}
