@@ -13,6 +13,7 @@
 use super::error::ImageError;
 use super::oci::Layer;
 use berth_model::{AppName, Digest};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
@@ -51,6 +52,14 @@ impl Drop for Temporary {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove a temporary directory");
         }
     }
+}
+
+/// What a build step made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) layer: Layer,
+    /// Where its blob was pushed to; empty for layers that are in no image.
+    pub(crate) repository: String,
 }
 
 /// Whose result a key names.
@@ -149,22 +158,22 @@ impl Layers {
     }
 
     /// What was made under `key` (64 hexadecimal digits), if this node still knows. Its files may be gone.
-    pub(crate) fn known(&self, scope: &Scope, key: &str) -> Option<Layer> {
+    pub(crate) fn known(&self, scope: &Scope, key: &str) -> Option<Known> {
         let path = self.key_path(scope, key);
-        let layer = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+        let known = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
         // Used again: its life begins anew.
         let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(layer)
+        Some(known)
     }
 
-    pub(crate) fn remember(&self, scope: &Scope, key: &str, layer: &Layer) -> Result<(), ImageError> {
+    pub(crate) fn remember(&self, scope: &Scope, key: &str, known: &Known) -> Result<(), ImageError> {
         let path = self.key_path(scope, key);
         let write = || -> io::Result<()> {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
             let temporary = self.dir.join("tmp").join(random());
-            fs::write(&temporary, serde_json::to_vec(layer)?)?;
+            fs::write(&temporary, serde_json::to_vec(known)?)?;
             fs::rename(&temporary, &path)
         };
         write().map_err(ImageError::disk("write", &path))

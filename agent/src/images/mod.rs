@@ -11,7 +11,7 @@ pub(crate) mod oci;
 pub(crate) mod pack;
 pub(crate) mod remote;
 mod tar_read;
-mod tar_write;
+pub(crate) mod tar_write;
 pub(crate) mod unpack;
 
 pub use error::ImageError;
