@@ -1,0 +1,100 @@
+//! A connection to a shim's control socket.
+//!
+//! In: requests, descriptors. Out: replies, descriptors. Sequenced packets: a message arrives whole or not at all.
+
+use super::sys;
+use berth_shim::protocol::{MAX_MESSAGE, Reply, Request, SOCKET};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Control {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Control {
+    /// Takes a connected, non-blocking socket.
+    pub(super) fn over(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: sys::register(socket, Interest::READABLE | Interest::WRITABLE)? })
+    }
+
+    /// Connects to the shim of the container in `dir`. The path may be longer than a socket address allows, so it is
+    /// reached through a descriptor of the directory.
+    pub(super) fn connect(dir: &Path) -> io::Result<Self> {
+        let handle = rustix::fs::open(
+            dir,
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd()))?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        rustix::net::connect(&socket, &address)?;
+        Self::over(socket)
+    }
+
+    /// Sends one request, with a descriptor if there is one.
+    pub(super) async fn send(&self, request: &Request, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(request)?;
+        self.socket
+            .async_io(Interest::WRITABLE, |socket| {
+                let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                if !fds.is_empty() {
+                    control.push(SendAncillaryMessage::ScmRights(&fds));
+                }
+                rustix::net::sendmsg(
+                    socket.as_fd(),
+                    &[IoSlice::new(&bytes)],
+                    &mut control,
+                    SendFlags::NOSIGNAL,
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The next reply and its descriptors; `None` when the shim closed the connection. Cancel-safe.
+    pub(super) async fn receive(&self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
+        let (bytes, fds) = self
+            .socket
+            .async_io(Interest::READABLE, |socket| {
+                let mut bytes = vec![0; MAX_MESSAGE];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+                let mut control = RecvAncillaryBuffer::new(&mut space);
+                let got = rustix::net::recvmsg(
+                    socket.as_fd(),
+                    &mut [IoSliceMut::new(&mut bytes)],
+                    &mut control,
+                    RecvFlags::CMSG_CLOEXEC,
+                )?;
+                bytes.truncate(got.bytes);
+                let mut fds = Vec::new();
+                for message in control.drain() {
+                    if let RecvAncillaryMessage::ScmRights(received) = message {
+                        fds.extend(received);
+                    }
+                }
+                Ok((bytes, fds))
+            })
+            .await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((serde_json::from_slice(&bytes)?, fds)))
+    }
+}

@@ -1,0 +1,252 @@
+//! What a container's life promises: start, end, signals, exec, terminals, limits, being found again.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod runtime_support;
+
+use berth_agent::runtime::{Attached, ExecSpec, RuntimeError, Stdio, logs};
+use berth_model::container::LogStream;
+use runtime_support::{Machine, output_of};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn exit_codes_and_signals_are_told() {
+    let machine = Machine::new();
+    let (_, exit) = machine.run(&machine.sh("exit 42")).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (42, None, false));
+    let (_, exit) = machine.run(&machine.sh("kill -9 $$")).await;
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+    let bundle = machine.sh("trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done");
+    let handle = machine.start(&bundle).await;
+    let mut session = handle.take_session().unwrap();
+    let mut up = [0; 3];
+    session.stdout.read_exact(&mut up).await.unwrap();
+    handle.signal(15).await.unwrap();
+    assert_eq!(handle.wait().await.code, 7, "SIGTERM reaches the program");
+    assert!(matches!(handle.signal(15).await, Err(RuntimeError::Gone { .. })));
+}
+
+#[tokio::test]
+async fn a_program_gets_its_arguments_environment_directory_and_user() {
+    let machine = Machine::new();
+    let mut bundle = machine.sh("echo \"$0|$1|$GREETING|$HOME|$HOSTNAME\"; pwd; id; hostname; echo out > /dev/stdout; touch /app/mine");
+    bundle.argv.extend(["zero".into(), "one two".into()]);
+    bundle.cwd = "/app".into();
+    let (output, exit) = machine.run(&bundle).await;
+    let expected = "zero|one two|hello world|/home/app|web-1\n/app\nuid=1000(app) gid=1000(app) groups=1000(app),50(extra)\nweb-1\nout\n";
+    assert_eq!((output.as_str(), exit.code), (expected, 0));
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_told_in_words() {
+    let machine = Machine::new();
+    let mut nobody = machine.bundle(&["/bin/true"]);
+    nobody.user = "nobody-here".into();
+    let mut nowhere = machine.bundle(&["/bin/true"]);
+    nowhere.cwd = "/etc/passwd".into();
+    let cases = [
+        (machine.bundle(&["no-such-program"]), "no such program in PATH"),
+        (machine.bundle(&["/app/missing"]), "there is no such file"),
+        (machine.bundle(&["/etc/passwd"]), "not executable"),
+        (nobody, "no user \"nobody-here\""),
+        (nowhere, "working directory /etc/passwd"),
+    ];
+    for (bundle, words) in cases {
+        let handle = machine.runtime.create(&bundle).await.expect("created");
+        match handle.start().await {
+            Err(RuntimeError::ExecFailed { text }) => assert!(text.contains(words), "{text}"),
+            other => panic!("{words}: {other:?}"),
+        }
+        assert!([126, 127].contains(&handle.wait().await.code));
+        drop(handle);
+        machine.runtime.remove(&bundle.dir).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn logs_are_complete_framed_and_rotated() {
+    let machine = Machine::new();
+    let mut bundle = machine.sh("i=0; seq 1 100000; echo oops >&2; printf 'no newline'");
+    bundle.stdio = Stdio::Logged;
+    let log_dir = bundle.log_dir.clone().unwrap();
+    let handle = machine.start(&bundle).await;
+    assert_eq!(handle.wait().await.code, 0);
+    let (entries, end) = logs::tail(&log_dir, usize::MAX).unwrap();
+    let numbers: Vec<u32> = entries
+        .iter()
+        .filter(|entry| entry.stream == LogStream::Stdout)
+        .filter_map(|entry| entry.text.parse().ok())
+        .collect();
+    assert_eq!(numbers, (1..=100_000).collect::<Vec<_>>());
+    assert!(entries.iter().any(|entry| entry.stream == LogStream::Stderr && entry.text == "oops"));
+    assert!(entries.iter().any(|entry| entry.text == "no newline"));
+    let (last, _) = logs::tail(&log_dir, 2).unwrap();
+    assert_eq!(last.len(), 2);
+    drop(handle);
+
+    // The same container again: a follower goes on, the total stays bounded.
+    let mut follower = logs::Follower::new(&log_dir, end).unwrap();
+    bundle.argv[2] = "yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -n 200000; echo last".into();
+    bundle.limits.log_mib = 1;
+    let handle = machine.start(&bundle).await;
+    let follow = async {
+        loop {
+            if follower.next().await.unwrap().iter().any(|entry| entry.text == "last") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), follow).await.expect("the last line comes");
+    handle.wait().await;
+    let total: u64 =
+        std::fs::read_dir(&log_dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(total < 3 * 1024 * 1024, "{total} bytes are kept");
+}
+
+#[tokio::test]
+async fn a_container_survives_its_agent_and_is_found_again() {
+    let machine = Machine::new();
+    let mut bundle = machine.sh("echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5");
+    bundle.stdio = Stdio::Logged;
+    let handle = machine.start(&bundle).await;
+    let pid = handle.pid();
+    drop(handle);
+    let Ok(Attached::Alive(found)) = machine.runtime.attach(&bundle.dir).await else { panic!("it runs") };
+    assert_eq!(found.pid(), pid);
+    let session = found
+        .exec(ExecSpec { argv: vec!["touch".into(), "/tmp/go".into()], ..ExecSpec::default() })
+        .await
+        .unwrap();
+    assert_eq!(session.wait().await, 0);
+    assert_eq!(found.wait().await.code, 5);
+    drop(found);
+    let Ok(Attached::Exited(exit)) = machine.runtime.attach(&bundle.dir).await else {
+        panic!("it has ended")
+    };
+    assert_eq!(exit.code, 5);
+    let texts: Vec<String> = logs::tail(bundle.log_dir.as_ref().unwrap(), 10)
+        .unwrap()
+        .0
+        .into_iter()
+        .map(|entry| entry.text)
+        .collect();
+    assert_eq!(texts, ["one", "two"]);
+    machine.runtime.remove(&bundle.dir).unwrap();
+    assert!(matches!(machine.runtime.attach(&bundle.dir).await, Ok(Attached::Lost)));
+}
+
+#[tokio::test]
+async fn a_created_container_of_a_dead_agent_is_taken_down() {
+    let machine = Machine::new();
+    let bundle = machine.sh("true");
+    let handle = machine.runtime.create(&bundle).await.unwrap();
+    let watching = handle.clone();
+    drop(handle);
+    // The boot connection lives in the handle; a clone keeps it. The last one gone, the shim cancels.
+    drop(watching);
+    machine.runtime.remove(&bundle.dir).unwrap();
+    assert!(machine.runtime.leftovers().is_empty());
+}
+
+#[tokio::test]
+async fn exec_and_terminals_work() {
+    let machine = Machine::new();
+    let bundle = machine.sh("sleep 1000");
+    let handle = machine.start(&bundle).await;
+    let spec =
+        |argv: &[&str]| ExecSpec { argv: argv.iter().map(|a| (*a).into()).collect(), ..ExecSpec::default() };
+    // Input comes and ends.
+    let mut cat = handle.exec(spec(&["cat"])).await.unwrap();
+    let mut stdin = cat.stdin.take().unwrap();
+    stdin.write_all(b"through the pipe\n").await.unwrap();
+    drop(stdin);
+    assert_eq!(output_of(cat).await, "through the pipe\n");
+    let failing = handle.exec(spec(&["sh", "-c", "exit 3"])).await.unwrap();
+    assert_eq!(failing.wait().await, 3);
+    assert!(matches!(handle.exec(spec(&["nope"])).await, Err(RuntimeError::ExecFailed { .. })));
+    let root = handle.exec(ExecSpec { user: Some("root".into()), ..spec(&["id", "-u"]) }).await.unwrap();
+    assert_eq!(output_of(root).await, "0\n");
+
+    // A terminal: its size, Ctrl-C.
+    let shell = ExecSpec {
+        tty: Some((33, 77)),
+        ..spec(&[
+            "sh",
+            "-c",
+            "stty size; tty; trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done",
+        ])
+    };
+    let mut session = handle.exec(shell).await.unwrap();
+    let mut seen = String::new();
+    read_until(&mut session.stdout, &mut seen, "ready").await;
+    assert!(seen.contains("33 77"), "{seen}");
+    assert!(seen.contains("/dev/pts/0"), "{seen}");
+    session.resize(40, 100).await.unwrap();
+    session.stdin.as_mut().unwrap().write_all(b"\x03").await.unwrap();
+    read_until(&mut session.stdout, &mut seen, "caught").await;
+    assert_eq!(session.wait().await, 9);
+
+    // Hanging up kills.
+    let orphan = handle.exec(spec(&["sleep", "999"])).await.unwrap();
+    let pid = orphan.control.pid().unwrap();
+    drop(orphan);
+    for _ in 0..200 {
+        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    handle.kill_all().await.unwrap();
+    assert_eq!(handle.wait().await.signal, Some(9));
+}
+
+async fn read_until(from: &mut berth_agent::runtime::Stream, seen: &mut String, until: &str) {
+    let mut buffer = [0; 1024];
+    while !seen.contains(until) {
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), from.read(&mut buffer));
+        let count = read.await.unwrap_or_else(|_| panic!("{until:?} in {seen:?}")).unwrap();
+        assert!(count > 0, "{until:?} in {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+}
+
+#[tokio::test]
+async fn the_main_process_may_have_a_terminal() {
+    let machine = Machine::new();
+    let mut bundle = machine.sh("[ -t 0 ] && [ -t 1 ] && stty size && read line && echo \"got $line\"");
+    bundle.stdio = Stdio::Tty { rows: 24, cols: 80 };
+    let handle = machine.start(&bundle).await;
+    let mut session = handle.take_session().unwrap();
+    let mut seen = String::new();
+    read_until(&mut session.stdout, &mut seen, "24 80").await;
+    session.stdin.as_mut().unwrap().write_all(b"typed\n").await.unwrap();
+    read_until(&mut session.stdout, &mut seen, "got typed").await;
+    assert_eq!(session.wait().await, 0);
+    assert_eq!(handle.wait().await.code, 0);
+}
+
+#[tokio::test]
+async fn orphans_are_reaped() {
+    let machine = Machine::new();
+    let bundle = machine.sh("(sleep 0.05 &) ; (sleep 0.05 &); sleep 0.5; ps -o pid,stat,args");
+    let (output, _) = machine.run(&bundle).await;
+    assert!(!output.contains(" Z "), "{output}");
+    assert!(!output.contains("sleep 0.05"), "{output}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_after_fifty_lives() {
+    let machine = Machine::new();
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let before = mounts();
+    let bundle = machine.bundle(&["/bin/true"]);
+    for _ in 0..50 {
+        let (_, exit) = machine.run(&bundle).await;
+        assert_eq!(exit.code, 0);
+    }
+    assert_eq!(mounts(), before);
+    assert!(machine.runtime.leftovers().is_empty());
+    assert!(!bundle.dir.exists());
+    let shims = std::process::Command::new("pgrep").args(["-f", bundle.id.as_str()]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shims.stdout), "", "no shim is left");
+}
