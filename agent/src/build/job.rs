@@ -58,34 +58,46 @@ impl Job {
         self,
         source: impl FnOnce(CancellationToken) -> Input,
     ) -> Result<Image, BuildError> {
-        let result = self.build(source(self.stop.clone())).await;
+        // Kept until everything is cleaned up: the next build of the app finds the place as it should be.
+        let mut turn = None;
+        let result = self.build(source(self.stop.clone()), &mut turn).await;
         let dir = self.dir.clone();
         let cleaned = tokio::task::spawn_blocking(move || remove_tree(&dir)).await;
         if let Ok(Err(error)) = cleaned {
             tracing::warn!(%error, path = %self.dir.display(), "cannot remove a build's directory");
         }
+        drop(turn);
         result
     }
 
-    async fn build(&self, mut input: Input) -> Result<Image, BuildError> {
-        let planned = self.look_up().await?;
+    async fn build(&self, input: Input, turn: &mut Option<Turn>) -> Result<Image, BuildError> {
         let mut publishing = JoinSet::new();
+        let result = self.build_and_publish(input, turn, &mut publishing).await;
+        // Pushes of a build that failed hold files in its directory.
+        publishing.shutdown().await;
+        result
+    }
+
+    async fn build_and_publish(
+        &self,
+        mut input: Input,
+        turn: &mut Option<Turn>,
+        publishing: &mut JoinSet<Result<(), BuildError>>,
+    ) -> Result<Image, BuildError> {
+        let planned = self.look_up().await?;
         let layers = if planned.iter().any(|planned| planned.make) {
-            self.make(planned, input, &mut publishing).await?
+            let turn = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
+            self.make(planned, input, turn, publishing).await?
         } else {
             // Whoever sends the tree must not find the connection closed in the middle of it.
             tokio::io::copy(&mut input, &mut tokio::io::sink())
                 .await
                 .map_err(|error| BuildError::Source(ImageError::disk("read", "the push")(error)))?;
-            planned
-                .into_iter()
-                .zip(&self.request.plan.layers)
-                .filter(|(_, plan)| plan.launch)
-                .filter_map(|(p, _)| p.known)
-                .collect()
+            let launch = planned.into_iter().zip(&self.request.plan.layers).filter(|(_, plan)| plan.launch);
+            launch.filter_map(|(planned, _)| planned.known).collect()
         };
         tokio::select! {
-            published = self.publish(layers, &mut publishing) => published,
+            published = self.publish(layers, publishing) => published,
             () = self.stop.cancelled() => Err(BuildError::Cancelled),
         }
     }
@@ -147,10 +159,10 @@ impl Job {
         &self,
         planned: Vec<Planned>,
         input: Input,
+        turn: &Turn,
         publishing: &mut JoinSet<Result<(), BuildError>>,
     ) -> Result<Vec<Known>, BuildError> {
         let plan = &self.request.plan;
-        let turn = self.shared.turn(&self.request.app, &self.events, &self.stop).await?;
         fs::create_dir_all(&self.dir).map_err(BuildError::disk("make", &self.dir))?;
         let tree = self.receive(&planned, input).await?;
         let is_script = |plan: &LayerPlan| matches!(plan.make, Make::Script { .. });
@@ -175,7 +187,7 @@ impl Job {
                     }
                     known
                 }
-                _ => self.make_layer(index, plan, &planned.scope, &tree, &lowers, &turn, publishing).await?,
+                _ => self.make_layer(index, plan, &planned.scope, &tree, &lowers, turn, publishing).await?,
             };
             if wanted_below {
                 lowers.insert(0, self.images().layers().path(&known.layer.diff_id));

@@ -11,6 +11,8 @@ mod job;
 mod output;
 mod sandbox;
 mod source;
+#[cfg(test)]
+mod tests;
 mod upper;
 
 pub use error::BuildError;

@@ -112,7 +112,7 @@ pub(crate) fn decode<R: Read, T, E: From<io::Error>>(
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
                 Box::new(decoder)
             }
-            _ => Box::new(input),
+            _ => Box::new(io::BufReader::with_capacity(128 << 10, input)),
         };
         let mut plain = Hashing::new(Bounded { input: plain, taken, given: 0 });
         let value = consume(&mut plain)?;

@@ -87,7 +87,7 @@ fn prepare(root: &Path) -> io::Result<()> {
             add_users(&root, file, with_shell)?;
         }
     }
-    for directory in ["dev", "proc", "sys", "run", "tmp", "app", "layers", "home"] {
+    for directory in ["dev", "proc", "sys", "run", "tmp", "layers", "home"] {
         make_dir(&root, directory, (0, 0), if directory == "tmp" { 0o1777 } else { 0o755 })?;
     }
     for (_, id, home) in USERS {

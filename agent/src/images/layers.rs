@@ -129,9 +129,10 @@ impl Layers {
         }
     }
 
-    /// Syncs what was adopted so far. Blocks; call it when nobody waits.
-    pub(crate) fn settle(&self) {
+    /// Syncs what was adopted before `begun` is called. Blocks, for long on a busy disk; call it when nobody waits.
+    pub(crate) fn settle(&self, begun: impl FnOnce()) {
         let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        begun();
         let settled = (|| -> io::Result<()> {
             let pending = names(&self.dir.join("pending")).unwrap_or_default();
             if pending.is_empty() {
@@ -281,16 +282,24 @@ pub(crate) fn remove_tree(root: &Path) -> io::Result<()> {
             let entry = entry?;
             let path = entry.path();
             if !entry.file_type()?.is_dir() {
-                fs::remove_file(&path)?;
+                gone(fs::remove_file(&path))?;
             } else if fs::remove_dir(&path).is_err() {
                 let up = aside.join(random());
                 fs::rename(&path, &up)?;
                 pending.push(up);
             }
         }
-        fs::remove_dir(&dir)?;
+        gone(fs::remove_dir(&dir))?;
     }
     fs::remove_dir(&aside)
+}
+
+/// Somebody else may remove a file of their own meanwhile.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 #[cfg(test)]

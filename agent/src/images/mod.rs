@@ -31,6 +31,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use unpack::{Rules, unpack};
@@ -72,6 +73,8 @@ struct Shared {
     images: PathBuf,
     /// One lock for each layer that is being made ready.
     busy: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// A sync was asked for and has not begun.
+    settling: AtomicBool,
 }
 
 impl Images {
@@ -80,7 +83,13 @@ impl Images {
         let images = data.join("agent/images");
         fs::create_dir_all(&images).map_err(ImageError::disk("make", &images))?;
         let layers = Layers::open(data.join("agent/layers"))?;
-        let shared = Shared { remote: Remote::new(registry), layers, images, busy: Mutex::default() };
+        let shared = Shared {
+            remote: Remote::new(registry),
+            layers,
+            images,
+            busy: Mutex::default(),
+            settling: AtomicBool::new(false),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -117,10 +126,19 @@ impl Images {
         Ok(Ready { lowers, config: described.config, image: described.image })
     }
 
-    /// Syncs new layers in the background.
+    /// Syncs new layers in the background. A thread of its own: nobody, not even the end of the agent, waits for it.
     pub(crate) fn settle_later(&self) {
+        if self.shared.settling.swap(true, Ordering::AcqRel) {
+            return; // one that has not begun yet will see all that is new
+        }
         let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || shared.layers.settle());
+        let spawned = std::thread::Builder::new().name("layer-sync".to_owned()).spawn(move || {
+            shared.layers.settle(|| shared.settling.store(false, Ordering::Release));
+        });
+        if let Err(error) = spawned {
+            self.shared.settling.store(false, Ordering::Release);
+            tracing::warn!(%error, "layers are not synced now; they would be pulled again after a crash");
+        }
     }
 
     /// What an image consists of; from disk if it is known there.
