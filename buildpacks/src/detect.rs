@@ -83,7 +83,7 @@ fn choose(
                 "Wait for it, or add what another builder needs beside the {file} and choose that builder."
             ),
         };
-        return Err(PlanError::NotYet { found: file.to_owned(), language: "Dockerfile builds", first });
+        return Err(PlanError::NotYet { found: file.to_owned(), language: "Dockerfiles", first });
     }
     if let Some((found, language)) = foreign(tree) {
         let first = "If the language is not the app's (only its tools'), choose the builder yourself, see 2."

@@ -45,18 +45,18 @@ pub enum PlanError {
     },
     /// What was found is known, but this version has no builder for it.
     #[error(
-        "found {found}, which means {language}. This version of Berth builds Python, Node.js and static sites only; \
-         a builder for {language} comes in the next version.\n\
+        "found {found}. This version of Berth builds Python, Node.js and static sites only; support for {language} comes \
+         in the next version.\n\
          1. {first}\n\
-         2. If another part of the repository is the app, choose its builder: \
-         `berth config:set APP BERTH_BUILDER=python` (or node, static, procfile), then push again.\n\
+         2. If another part of the repository is the app, choose its builder (python, node, static or procfile): \
+         `berth config:set APP BERTH_BUILDER=python`, then push again.\n\
          3. If the app is committed as a program that runs on Debian 12, add a Procfile with `web: ./program` and choose \
          BERTH_BUILDER=procfile."
     )]
     NotYet {
         /// The file that told.
         found: String,
-        /// The language or kind of build.
+        /// The language or kind of build, in the plural or without an article.
         language: &'static str,
         /// What to try first.
         first: String,

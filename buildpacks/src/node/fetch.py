@@ -2,7 +2,7 @@
 # In: arguments in threes, PACKAGE RANGES DIRECTORY. PACKAGE node is Node.js for this machine. RANGES is a list such as
 # ">=20.0.0 <21.0.0 || >=22.0.0"; for npm also "bundled": what that line of Node.js brings itself.
 # Out: the newest version in range, its integrity hash checked, unpacked into DIRECTORY.
-import base64, concurrent.futures, hashlib, io, json, os, platform, sys, tarfile, time, urllib.error, urllib.request
+import base64, concurrent.futures, hashlib, json, os, platform, subprocess, sys, time, urllib.error, urllib.request
 
 registry = (os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY") or "https://registry.npmjs.org").rstrip("/")
 machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -70,18 +70,12 @@ def fetch(package, version, entry, directory):
     dist = entry["dist"]
     data = get(dist["tarball"])
     kind = check(package, dist, data)
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        for member in archive:
-            name = member.name.partition("/")[2]  # package/…
-            path = os.path.normpath(os.path.join(directory, name))
-            if not name or not member.isfile() or not path.startswith(directory + "/"):
-                continue
-            if package.startswith("node-linux") and not name.startswith(("bin/", "include/", "LICENSE")):
-                continue
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with archive.extractfile(member) as source, open(path, "wb") as target:
-                target.write(source.read())
-            os.chmod(path, 0o755 if member.mode & 0o111 else 0o644)
+    # tar does in one process what tarfile takes seconds for. It strips package/ and refuses to leave the directory.
+    os.makedirs(directory, exist_ok=True)
+    untar = ["tar", "--no-same-owner", "--no-same-permissions", "--strip-components=1", "-xzf", "-", "-C", directory]
+    if package.startswith("node-linux"):
+        untar += ["--exclude=*/share", "--exclude=*.md", "--exclude=*/openssl/archs/[!l]*", "--exclude=*/openssl/archs/linux-[!xa]*", "--exclude=*/openssl/archs/linux-armv4"]
+    subprocess.run(untar, input=data, check=True)
     return f"{'Node.js' if package.startswith('node-linux') else package} {'.'.join(map(str, version))} from {registry} ({package}, {kind} checked)"
 
 

@@ -2,7 +2,9 @@
 headers() { # for packages with C++ in them; node-gyp would fetch them from nodejs.org
 	[[ -f /layers/node/headers.tar.zst ]] || return 0
 	mkdir -p /tmp/node && tar -C /tmp/node --zstd -xf /layers/node/headers.tar.zst
-	export npm_config_nodedir=/tmp/node
+	# The first name is for node-gyp 11 and later; npm of the same age warns of the second.
+	export npm_package_config_node_gyp_nodedir=/tmp/node
+	case $(npm --version) in [1-9].* | 10.*) export npm_config_nodedir=/tmp/node ;; esac
 }
 hint() {
 	echo "Installing the packages failed; the message of $MANAGER is above."
@@ -57,4 +59,8 @@ prune() {
 	berry) yarn workspaces focus --all --production || echo "development packages are kept: this Yarn cannot leave them out" ;;
 	esac
 }
+if [[ $MANAGER == pnpm ]]; then
+	# pnpm would fetch another version of itself, with a signature that mirrors do not have.
+	export npm_config_manage_package_manager_versions=false
+fi
 cd /app

@@ -223,8 +223,6 @@ fn env(app: &App, node_env: &str) -> Vec<(&'static str, String)> {
         ("npm_config_update_notifier", "false".to_owned()),
         ("npm_config_fund", "false".to_owned()),
         ("npm_config_audit", "false".to_owned()),
-        // pnpm would fetch another version of itself, with a signature that mirrors do not have.
-        ("npm_config_manage_package_manager_versions", "false".to_owned()),
         ("COREPACK_ENABLE_STRICT", "0".to_owned()),
     ]
 }
@@ -368,9 +366,8 @@ fn build(draft: &mut Draft<'_>, app: &App, mut notes: Vec<String>) -> Result<(),
         script.push_str("prune\n");
     }
     script.push_str("rm -rf node_modules/.cache node_modules/.vite\n");
-    let fixed = env(app, "production");
-    let mut env = draft.config(|name| name != "PORT");
-    env.extend(fixed);
+    let mut env = env(app, "production");
+    env.extend(draft.config(|name| !matches!(name, "PORT" | "PATH" | "HOME" | "MANAGER" | "LOCKED")));
     let caches = if app.whole { vec![("npm", "/cache/npm")] } else { Vec::new() };
     draft.step(Step {
         name: "app",

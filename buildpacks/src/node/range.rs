@@ -57,7 +57,7 @@ pub(super) fn canonical(text: &str) -> Result<String, String> {
 fn alternative(text: &str) -> Result<Option<Interval>, String> {
     if let Some((from, to)) = text.split_once(" - ") {
         let (from, to) = (partial(from)?, partial(to)?);
-        return Ok(meet(from, Interval { from: (0, 0, 0), to: to.to }));
+        return Ok(meet(Interval { from: from.from, to: None }, Interval { from: (0, 0, 0), to: to.to }));
     }
     // `>= 18` is written with and without the blank.
     let mut words: Vec<String> = Vec::new();
@@ -136,6 +136,10 @@ fn partial(text: &str) -> Result<Interval, String> {
 fn numbers(text: &str) -> Result<Vec<u32>, String> {
     let version = text.trim_start_matches(['v', 'V', '=']);
     let version = version.split('+').next().unwrap_or(version);
+    let is_number = version.starts_with(|c: char| c.is_ascii_digit());
+    if is_number && version.contains('-') {
+        return Err(format!("{text:?} is a pre-release; use a released version"));
+    }
     let mut numbers = Vec::new();
     let parts: Vec<&str> = version.split('.').collect();
     if parts.len() > 3 {
@@ -144,10 +148,7 @@ fn numbers(text: &str) -> Result<Vec<u32>, String> {
     for part in parts {
         match part {
             "x" | "X" | "*" | "" => break,
-            part => numbers.push(part.parse().map_err(|_| match part.contains('-') {
-                true => format!("{text:?} is a pre-release; use a released version"),
-                false => format!("{text:?} is not a version or range"),
-            })?),
+            part => numbers.push(part.parse().map_err(|_| format!("{text:?} is not a version or range"))?),
         }
     }
     Ok(numbers)

@@ -105,7 +105,10 @@ fn uv(draft: &mut Draft<'_>) -> Result<(), PlanError> {
         name: "python/uv",
         title: format!("Installing uv {UV_VERSION}"),
         notes: Vec::new(),
-        script: include_str!("uv.sh").to_owned(),
+        script: format!(
+            "python3 - <<'BERTH-FETCH'\n{}BERTH-FETCH\n/layers/uv/bin/uv --version\n",
+            include_str!("uv.py")
+        ),
         env: vec![
             ("UV_VERSION", UV_VERSION.to_owned()),
             ("UV_HASHES", UV_HASHES.to_owned()),
@@ -165,7 +168,7 @@ fn uv_env() -> Vec<(&'static str, String)> {
         ("UV_LINK_MODE", "copy"),
         ("UV_COMPILE_BYTECODE", "1"),
         // Times of files are not kept in images.
-        ("PYC_INVALIDATION_MODE", "unchecked-hash"),
+        ("PYC_INVALIDATION_MODE", "UNCHECKED_HASH"),
         ("UV_PYTHON_DOWNLOADS", "never"),
         ("UV_NO_PROGRESS", "1"),
         ("UV_PROJECT_ENVIRONMENT", VENV),
