@@ -103,14 +103,12 @@ fn router(platform: &Platform) -> Router {
 }
 
 /// For `api.sock`: whoever can open it is the admin.
-#[must_use]
 pub fn local(platform: &Platform) -> Router {
     router(platform).layer(from_fn(caller::local))
 }
 
 /// For TCP: wants a token, and TLS unless the peer is on this machine. `git` are the routes of git over HTTP; they find the
 /// [`Caller`] in the request's extensions. The listener must set a [`Peer`].
-#[must_use]
 pub fn remote(platform: &Platform, git: Router) -> Router {
     let gate = caller::Gate { platform: platform.clone(), failures: Arc::default() };
     router(platform).merge(git).layer(from_fn_with_state(gate, caller::remote))

@@ -64,36 +64,33 @@ impl Platform {
         patch: &PatchConfig,
     ) -> Result<ConfigChange, PlatformError> {
         check(patch)?;
-        let (prefix, compare) = match app {
-            None => (GLOBAL.to_owned(), Vec::new()),
-            Some(app) => (app_prefix(app), vec![Compare::Present(apps::key(app))]),
-        };
-        let before = self.config_under(&prefix).await?;
-        let mut config = if patch.replace { BTreeMap::new() } else { before.clone() };
-        for name in &patch.unset {
-            config.remove(name);
+        loop {
+            // The app is written back as it is: a rename that has read the config already is noticed, and notices this.
+            let (prefix, found) = match app {
+                None => (GLOBAL.to_owned(), None),
+                Some(name) => {
+                    let found = self.store().get(apps::key(name)).await?;
+                    let found = found.ok_or_else(|| PlatformError::NoSuchApp(name.clone()))?;
+                    (app_prefix(name), Some(found))
+                }
+            };
+            let before = self.config_under(&prefix).await?;
+            let config = patched(&before, patch)?;
+            let mut then = Vec::new();
+            if patch.replace {
+                then.push(Write::DeletePrefix(prefix.clone()));
+            }
+            then.extend(patch.unset.iter().map(|name| Write::Delete(format!("{prefix}{name}"))));
+            for (name, value) in &patch.set {
+                then.push(self.config_write(&format!("{prefix}{name}"), value)?);
+            }
+            let compare =
+                found.iter().map(|found| Compare::Revision(found.key.clone(), found.revision)).collect();
+            then.extend(found.map(|found| Write::Put(found.key, found.value)));
+            if self.txn(compare, then).await?.is_some() {
+                return Ok(ConfigChange { changed: config != before, config });
+            }
         }
-        config.extend(patch.set.clone());
-        let total: usize = config.iter().map(|(name, value)| name.as_str().len() + value.len() + 2).sum();
-        if total > MAX_TOTAL {
-            return Err(PlatformError::Invalid(format!(
-                "config vars would take {total} bytes together; {MAX_TOTAL} is the most: put big values in a file or a \
-                 service"
-            )));
-        }
-        let mut then = Vec::new();
-        if patch.replace {
-            then.push(Write::DeletePrefix(prefix.clone()));
-        }
-        then.extend(patch.unset.iter().map(|name| Write::Delete(format!("{prefix}{name}"))));
-        for (name, value) in &patch.set {
-            then.push(self.config_write(&format!("{prefix}{name}"), value)?);
-        }
-        if self.txn(compare, then).await?.is_none() {
-            let app = app.expect("only an app's config is written under a condition");
-            return Err(PlatformError::NoSuchApp(app.clone()));
-        }
-        Ok(ConfigChange { changed: config != before, config })
     }
 
     pub(super) fn config_write(&self, key: &str, value: &str) -> Result<Write, PlatformError> {
@@ -110,6 +107,25 @@ impl Platform {
         };
         entries.iter().map(open).collect()
     }
+}
+
+fn patched(
+    before: &BTreeMap<EnvName, String>,
+    patch: &PatchConfig,
+) -> Result<BTreeMap<EnvName, String>, PlatformError> {
+    let mut config = if patch.replace { BTreeMap::new() } else { before.clone() };
+    for name in &patch.unset {
+        config.remove(name);
+    }
+    config.extend(patch.set.clone());
+    let total: usize = config.iter().map(|(name, value)| name.as_str().len() + value.len() + 2).sum();
+    if total > MAX_TOTAL {
+        return Err(PlatformError::Invalid(format!(
+            "config vars would take {total} bytes together; {MAX_TOTAL} is the most: put big values in a file or a \
+             service"
+        )));
+    }
+    Ok(config)
 }
 
 fn check(patch: &PatchConfig) -> Result<(), PlatformError> {
