@@ -206,7 +206,7 @@ fn default_range(tree: &dyn SourceTree, kind: Kind) -> Result<String, PlanError>
         Kind::Yarn => ">=1.22.0 <2.0.0",
         Kind::Berry => ">=4.0.0 <5.0.0",
         Kind::Pnpm => {
-            let text = tree.text("pnpm-lock.yaml")?.unwrap_or_default();
+            let text = tree.glance("pnpm-lock.yaml").unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix("lockfileVersion:"));
             match line.map(|version| version.trim().trim_matches(['"', '\''])).unwrap_or_default() {
                 version if version.starts_with("5.") => ">=7.0.0 <8.0.0",
