@@ -55,6 +55,7 @@ pub struct Options {
 }
 
 /// Serves until `stop` fires and what was in flight has ended. Blocks; makes its own threads.
+#[expect(clippy::needless_pass_by_value, reason = "every role is called so")]
 pub fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     Proxy::open(options, Settings::default())?.serve(&stop)
 }

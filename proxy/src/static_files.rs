@@ -367,7 +367,7 @@ fn describe(
     match part {
         _ if unchanged => {}
         Part::Unsatisfiable => {
-            line(out, &[format!("Content-Range: bytes */{size}\r\nContent-Length: 0").as_bytes()])
+            line(out, &[format!("Content-Range: bytes */{size}\r\nContent-Length: 0").as_bytes()]);
         }
         _ => {
             line(out, &[b"Content-Type: ", media_type(&file.name).as_bytes()]);

@@ -244,7 +244,7 @@ mod tests {
         all[0].failed();
         all[1].failed();
         for random in 0..64_u64 {
-            let Choice::Leased(lease) = choose(&all, &[], random * 0x1234_5678_9abc_def1) else {
+            let Choice::Leased(lease) = choose(&all, &[], random.wrapping_mul(0x1234_5678_9abc_def1)) else {
                 panic!("c is well")
             };
             assert_eq!(lease.backend.name.container.as_str(), "c");

@@ -31,7 +31,7 @@ fn no_request_fails_while_routes_are_swapped() {
                     match number % 2 {
                         0 => client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n"),
                         _ => {
-                            client.send("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\nbody")
+                            client.send("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\nbody");
                         }
                     }
                     let reply = client.reply("GET");

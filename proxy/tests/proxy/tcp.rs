@@ -56,8 +56,7 @@ fn bytes_go_both_ways_and_each_end_is_passed_on() {
 #[test]
 fn ports_follow_the_table_and_connections_drain() {
     let (origin, port) = (echo(), free_port());
-    let mut routes = RouteTable::default();
-    routes.revision = 1;
+    let mut routes = RouteTable { revision: 1, ..RouteTable::default() };
     let mut proxy = Running::start_with(&routes, quick());
     assert!(TcpStream::connect(at(port)).is_err());
     let container = backend("app.web.1.a", 1, origin.address);
