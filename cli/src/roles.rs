@@ -184,7 +184,7 @@ fn controller(matches: &ArgMatches) -> anyhow::Result<()> {
 fn agent(matches: &ArgMatches) -> anyhow::Result<()> {
     let data = up::data_dir::prepare(&data(matches))?;
     if matches.get_flag("stop-apps") {
-        let stopped = berth_agent::stop_all(&data)?;
+        let stopped = runtime()?.block_on(berth_agent::stop_all(&data))?;
         tracing::info!(containers = stopped, "stopped every container");
         return Ok(());
     }

@@ -73,7 +73,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise_all(&plan, reserved.hold(listener)?))?;
     if plan.stop_apps {
-        let stopped = berth_agent::stop_all(&plan.data).context("cannot stop the apps")?;
+        let stopped = runtime.block_on(berth_agent::stop_all(&plan.data)).context("cannot stop the apps")?;
         tracing::info!(containers = stopped, "stopped the apps");
     }
     Ok(())
