@@ -223,9 +223,11 @@ async fn breaking_off_a_push_cancels_its_build() {
     let dir = alice.world.repository("src", "main", WORKER);
     alice.world.change(|script| script.build_stuck = true);
     let mut push = alice.command(&dir, &["push", "ssh://x@127.0.0.1/hello", "main"]);
+    // In a group of its own, as a terminal's Ctrl-C finds it: git and its ssh.
+    std::os::unix::process::CommandExt::process_group(&mut push, 0);
     let mut child = push.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     alice.world.until("the build", |seen| seen.builds == 1).await;
-    nix::sys::signal::kill(
+    nix::sys::signal::killpg(
         nix::unistd::Pid::from_raw(child.id().cast_signed()),
         nix::sys::signal::Signal::SIGINT,
     )

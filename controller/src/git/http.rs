@@ -98,7 +98,7 @@ async fn refs(
     let flags = ["--stateless-rpc", "--advertise-refs"];
     let mut command = repository::serving(&platform, &app, service, &flags, Some(ticket.id()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut group = Group::spawn(command).map_err(no_git)?;
+    let mut group = Group::spawn(command).map_err(|error| no_git(&error))?;
     let mut stdout = group.child().and_then(|child| child.stdout.take()).ok_or_else(no_pipe)?;
     let line = format!("# service=git-{}\n", service.name());
     let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
@@ -155,7 +155,9 @@ async fn rpc(
     let ticket = pushes.begin(&app, &caller.0)?;
     let mut command = repository::serving(&platform, &app, service, &["--stateless-rpc"], Some(ticket.id()));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut group = Group::spawn(command).map_err(no_git)?;
+    let stay = pushes.enter(platform.options().repository_dir(&app));
+    let mut group = Group::spawn(command).map_err(|error| no_git(&error))?;
+    group.keep(stay);
     let child = group.child().ok_or_else(no_pipe)?;
     let stdin = child.stdin.take().ok_or_else(no_pipe)?;
     let stdout = child.stdout.take().ok_or_else(no_pipe)?;
@@ -213,8 +215,8 @@ fn answer(service: Service, what: &str, body: Body) -> Response {
     (headers, body).into_response()
 }
 
-fn no_git(error: io::Error) -> ApiError {
-    internal("cannot start git; is it installed?", &error)
+fn no_git(error: &io::Error) -> ApiError {
+    internal("cannot start git; is it installed?", error)
 }
 
 fn no_pipe() -> ApiError {

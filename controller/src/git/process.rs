@@ -1,7 +1,7 @@
 //! A child process and everything it starts, ended together.
 //!
 //! In: a command. Out: its pipes and its exit code. Dropping a [`Group`] asks the whole process group to end, and makes it
-//! end soon after.
+//! end soon after; what it was given to keep is dropped once it has.
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -19,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Group {
     child: Option<Child>,
     leader: Option<Pid>,
+    kept: Option<Box<dyn std::any::Any + Send>>,
 }
 
 impl Group {
@@ -35,7 +36,12 @@ impl Group {
 
     fn adopt(child: Child) -> io::Result<Self> {
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Self { child: Some(child), leader })
+        Ok(Self { child: Some(child), leader, kept: None })
+    }
+
+    /// Drops `value` when the child has ended, not before.
+    pub(super) fn keep(&mut self, value: impl Send + 'static) {
+        self.kept = Some(Box::new(value));
     }
 
     /// Its pipes, once.
@@ -58,6 +64,7 @@ impl Group {
         // The leader is reaped: its number may be another process's soon.
         self.child = None;
         self.leader = None;
+        self.kept = None;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(127));
         Ok(u32::try_from(code).unwrap_or(255))
     }
@@ -66,6 +73,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let (Some(mut child), Some(leader)) = (self.child.take(), self.leader) else { return };
+        let kept = self.kept.take();
         let _ = killpg(leader, Signal::SIGTERM);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             let _ = killpg(leader, Signal::SIGKILL);
@@ -76,6 +84,7 @@ impl Drop for Group {
                 let _ = killpg(leader, Signal::SIGKILL);
                 let _ = child.wait().await;
             }
+            drop(kept);
         });
     }
 }

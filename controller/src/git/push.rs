@@ -28,6 +28,8 @@ pub struct Pushes(Arc<Inner>);
 struct Inner {
     under_way: Mutex<HashMap<String, Push>>,
     turns: Mutex<HashMap<AppName, Weak<tokio::sync::Mutex<()>>>>,
+    /// How many git processes work on each repository.
+    users: Mutex<HashMap<PathBuf, usize>>,
 }
 
 /// Who pushes to what.
@@ -36,6 +38,8 @@ struct Push {
     app: AppName,
     by: String,
     cancel: CancellationToken,
+    /// Its turn, once it has deployed: kept until git has changed the ref, so that the next push sees that.
+    turn: Option<Arc<tokio::sync::OwnedMutexGuard<()>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -65,12 +69,40 @@ impl Drop for Ticket {
     }
 }
 
+/// A git process works on a repository. When the last one is gone, what killed ones left is swept: git removes its
+/// quarantine at every end but a signal's.
+#[derive(Debug)]
+pub(super) struct Stay {
+    pushes: Pushes,
+    repository: PathBuf,
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        // The lock is held while sweeping: no new push may begin meanwhile.
+        let mut users = lock(&self.pushes.0.users);
+        let left = users.get(&self.repository).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            users.insert(self.repository.clone(), left);
+        } else {
+            users.remove(&self.repository);
+            repository::sweep(&self.repository);
+        }
+    }
+}
+
 impl Pushes {
+    /// To be kept until the git process that is about to be started on `repository` has ended.
+    pub(super) fn enter(&self, repository: PathBuf) -> Stay {
+        *lock(&self.0.users).entry(repository.clone()).or_default() += 1;
+        Stay { pushes: self.clone(), repository }
+    }
+
     /// Begins a push of `by` to `app`.
     pub fn begin(&self, app: &AppName, by: &str) -> Result<Ticket, ApiError> {
         let id = secrets::random::<16>().map_err(|error| internal("cannot name a push", &error))?;
         let (id, cancel) = (hex::encode(id), CancellationToken::new());
-        let push = Push { app: app.clone(), by: by.to_owned(), cancel: cancel.clone() };
+        let push = Push { app: app.clone(), by: by.to_owned(), cancel: cancel.clone(), turn: None };
         lock(&self.0.under_way).insert(id.clone(), push);
         Ok(Ticket { pushes: self.clone(), id, cancel })
     }
@@ -122,7 +154,15 @@ pub(super) async fn receive(
 ) -> Result<(), ApiError> {
     let push = lock(&pushes.0.under_way).get(&question.push).cloned();
     let push = push.ok_or_else(|| invalid("no such push is under way"))?;
+    let id = question.push.clone();
     let work = decide(platform, pushes, &push, question, progress, cancel);
+    let work = async {
+        let turn = work.await?;
+        if let Some(push) = lock(&pushes.0.under_way).get_mut(&id) {
+            push.turn = turn.map(Arc::new);
+        }
+        Ok(())
+    };
     tokio::select! {
         result = work => result,
         () = push.cancel.cancelled() => {
@@ -139,19 +179,19 @@ async fn decide(
     question: Question,
     progress: &ProgressSender,
     cancel: &CancellationToken,
-) -> Result<(), ApiError> {
+) -> Result<Option<tokio::sync::OwnedMutexGuard<()>>, ApiError> {
     let app = platform.existing_app(&push.app).await?;
     let mut verdict = refs::judge(app.deploy_branch.as_deref(), &question.updates).map_err(invalid)?;
     let turn = pushes.turn(&push.app);
-    let _turn = match verdict.deploy {
+    let turn = match verdict.deploy {
         None => None,
         Some(_) => {
-            let turn = match turn.try_lock() {
+            let turn = match turn.clone().try_lock_owned() {
                 Ok(turn) => turn,
                 Err(_) => {
                     let text = format!("Waiting for the deploy of {} to finish", push.app);
                     say(progress, Progress::Step { text }).await;
-                    turn.lock().await
+                    turn.lock_owned().await
                 }
             };
             // The one that was waited for may have chosen the branch.
@@ -163,7 +203,7 @@ async fn decide(
     for text in verdict.remarks {
         say(progress, Progress::Step { text }).await;
     }
-    let Some(update) = verdict.deploy else { return Ok(()) };
+    let Some(update) = verdict.deploy else { return Ok(None) };
     let repository = platform.options().repository_dir(&push.app);
     check_unmoved(&repository, &update)?;
     let source = source(repository.clone(), &question.object_dir, &question.alternates, &update)?;
@@ -173,7 +213,7 @@ async fn decide(
         platform.update_app(&push.app, |app| app.deploy_branch = Some(adopted.clone())).await?;
         repository::set_head(&repository, &branch)?;
     }
-    Ok(())
+    Ok(turn)
 }
 
 /// A push that waited may have been overtaken: git would refuse its ref after all the work.

@@ -29,7 +29,6 @@ const COMMON: &[&str] = &[
     "pack.threads=2",
     "pack.windowMemory=64m",
     "protocol.allow=never",
-    "uploadpack.packObjectsHook=",
     "transfer.hideRefs=refs/",
     "transfer.hideRefs=!refs/heads/",
     "transfer.hideRefs=!refs/tags/",
@@ -135,8 +134,7 @@ fn hooks_dir(platform: &Platform) -> PathBuf {
     platform.options().controller_dir().join("hooks")
 }
 
-/// Writes git's hooks, and sweeps what pushes left that were under way when an earlier controller died: `git receive-pack`
-/// removes its quarantine itself unless it is killed.
+/// Writes git's hooks, and sweeps what pushes left that were under way when an earlier controller died.
 pub fn prepare(platform: &Platform) -> Result<(), ApiError> {
     let dir = hooks_dir(platform);
     let io =
@@ -150,22 +148,21 @@ pub fn prepare(platform: &Platform) -> Result<(), ApiError> {
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(&temporary);
     file.and_then(|mut file| file.write_all(script.as_bytes())).map_err(io)?;
     fs::rename(&temporary, &path).map_err(io)?;
-    sweep(&platform.options().git_dir());
+    let repositories = fs::read_dir(platform.options().git_dir()).into_iter().flatten().flatten();
+    repositories.for_each(|found| sweep(&found.path()));
     Ok(())
 }
 
-fn sweep(git_dir: &Path) {
-    let repositories = fs::read_dir(git_dir).into_iter().flatten().flatten();
-    for repository in repositories {
-        let objects = fs::read_dir(repository.path().join("objects")).into_iter().flatten().flatten();
-        for found in objects {
-            let name = found.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with("tmp_objdir-") || name.starts_with("incoming-") {
-                if let Err(error) = fs::remove_dir_all(found.path()) {
-                    tracing::warn!(path = %found.path().display(), %error, "cannot remove an interrupted push");
-                }
-            }
+/// Removes the quarantines of pushes that were killed. None may be under way. Blocks.
+pub(super) fn sweep(repository: &Path) {
+    let objects = fs::read_dir(repository.join("objects")).into_iter().flatten().flatten();
+    for found in objects {
+        let name = found.file_name();
+        let name = name.to_string_lossy();
+        if (name.starts_with("tmp_objdir-") || name.starts_with("incoming-"))
+            && let Err(error) = fs::remove_dir_all(found.path())
+        {
+            tracing::warn!(path = %found.path().display(), %error, "cannot remove an interrupted push");
         }
     }
 }

@@ -58,39 +58,23 @@ pub(super) async fn serve(context: Context, channel: Channel<Msg>) {
     let mut terminal = None;
     while let Some(message) = read.wait().await {
         match message {
-            ChannelMsg::RequestPty { want_reply, term, col_width, row_height, .. } => {
+            ChannelMsg::RequestPty { term, col_width, row_height, .. } => {
                 // Only what terminfo names: it becomes a variable of the command.
                 let plain = |c: char| c.is_ascii_alphanumeric() || "-+._".contains(c);
                 let term = if term.chars().all(plain) && term.len() < 64 { term } else { "dumb".to_owned() };
                 terminal = Some(Wanted { term, rows: size(row_height), columns: size(col_width) });
-                reply(&context, id, want_reply, true).await;
             }
-            ChannelMsg::Exec { want_reply, command } => {
-                reply(&context, id, want_reply, true).await;
+            ChannelMsg::Exec { command, .. } => {
                 return run(&context, id, read, write, &command, terminal).await;
             }
-            ChannelMsg::RequestShell { want_reply } => {
-                reply(&context, id, want_reply, true).await;
+            ChannelMsg::RequestShell { .. } => {
                 return finish(&context, id, &write, greeting(&context).as_bytes(), None, 0).await;
             }
-            ChannelMsg::RequestSubsystem { want_reply, .. }
-            | ChannelMsg::SetEnv { want_reply, .. }
-            | ChannelMsg::RequestX11 { want_reply, .. }
-            | ChannelMsg::AgentForward { want_reply } => reply(&context, id, want_reply, false).await,
             ChannelMsg::Close => break,
             _ => {}
         }
     }
     let _ = context.handle.close(id).await;
-}
-
-async fn reply(context: &Context, id: ChannelId, wanted: bool, success: bool) {
-    // A client that is gone needs no answer.
-    let _ = match (wanted, success) {
-        (false, _) => Ok(()),
-        (true, true) => context.handle.channel_success(id).await,
-        (true, false) => context.handle.channel_failure(id).await,
-    };
 }
 
 fn greeting(context: &Context) -> String {
@@ -160,7 +144,7 @@ async fn run(
     };
     match started {
         Err(text) => {
-            finish(context, id, &write, format!(" !     {text}\n").as_bytes(), Some(STDERR), 1).await
+            finish(context, id, &write, format!(" !     {text}\n").as_bytes(), Some(STDERR), 1).await;
         }
         Ok(started) => {
             let code = relay(started, read, write).await;
@@ -187,7 +171,9 @@ async fn git(context: &Context, service: Service, path: &str) -> Result<Started,
     let ticket = context.pushes.begin(&app, &context.who).map_err(|error| error.message)?;
     let mut command = repository::serving(&context.platform, &app, service, &[], Some(ticket.id()));
     piped(&mut command);
-    let group = Group::spawn(command).map_err(|error| format!("cannot start git: {error}"))?;
+    let stay = context.pushes.enter(context.platform.options().repository_dir(&app));
+    let mut group = Group::spawn(command).map_err(|error| format!("cannot start git: {error}"))?;
+    group.keep(stay);
     let output_room = if service == Service::Receive { RECEIVE_OUTPUT_ROOM } else { OUTPUT_ROOM };
     Ok(Started { group, terminal: None, output_room, _ticket: Some(ticket) })
 }

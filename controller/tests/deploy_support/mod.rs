@@ -587,6 +587,8 @@ async fn fake_run(State(shared): Shared, mut request: Request) -> Response {
     tokio::spawn(async move {
         let mut stream = TokioIo::new(upgrade.await.unwrap());
         let Ok(Some(Frame::Start(_))) = read_frame(&mut stream).await else { return };
+        // What nobody has read when a connection is closed resets it, and the exit code with it.
+        let Ok(Some(Frame::StdinEnd)) = read_frame(&mut stream).await else { return };
         seen.send_modify(|seen| seen.release_tasks += 1);
         let _ = write_frame(&mut stream, &Frame::Stdout(b"migrating\n".to_vec())).await;
         let code =
