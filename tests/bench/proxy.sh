@@ -39,6 +39,7 @@ ip link set lo up
 (($(nproc) >= 2)) || { echo "two cores are needed: one for the proxy, one for load and origin" >&2; exit 1; }
 
 dir=$(mktemp -d)
+chmod 755 "$dir" # nginx workers give up root
 declare -A pid port=([berth]=8081 [nginx]=8082 [haproxy]=8083)
 names=(berth nginx haproxy)
 stop() {
@@ -149,20 +150,21 @@ for name in "${names[@]}"; do
 done
 
 measure() { # name → one line: name, µs a request, requests a second, errors, foreign cores
-    local name=$1 before after all_before all_after own_before own_after out requests errors
+    local name=$1 before after all_before all_after own_before own_after out requests errors began=$EPOCHREALTIME elapsed
     own_before=0; for p in "${pid[@]}"; do own_before=$((own_before + $(ticks "$p"))); done
     before=$(ticks "${pid[$name]}") all_before=$(busy)
-    out=$( { /usr/bin/env TIMEFORMAT='wrk %U %S'; } 2>/dev/null; TIMEFORMAT='wrkcpu %U %S'
+    out=$(TIMEFORMAT='wrkcpu %U %S'
         { time taskset -c 1 wrk -t1 -c "$connections" -d "${seconds}s" -s "$lua" -H 'Host: app.test' \
             "http://127.0.0.1:${port[$name]}$path"; } 2>&1)
     after=$(ticks "${pid[$name]}") all_after=$(busy)
+    elapsed=$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN {print b - a}')
     own_after=0; for p in "${pid[@]}"; do own_after=$((own_after + $(ticks "$p"))); done
     requests=$(awk '/requests in/ {print $1}' <<<"$out")
     errors=$(awk '/Non-2xx/ {n += $NF} /Socket errors/ {gsub(",", ""); n += $4 + $6 + $8 + $10} END {print n + 0}' <<<"$out")
-    awk -v name="$name" -v ticks=$((after - before)) -v requests="$requests" -v errors="$errors" -v s="$seconds" \
+    awk -v name="$name" -v ticks=$((after - before)) -v requests="$requests" -v errors="$errors" -v s="$seconds" -v e="$elapsed" \
         -v all=$((all_after - all_before)) -v own=$((own_after - own_before)) \
         -v wrk="$(awk '/^wrkcpu/ {print $2 + $3}' <<<"$out")" \
-        'BEGIN {f = (all - own) / 100 / s - wrk / s; printf "%s %.2f %.0f %d %.2f\n", name, ticks * 1e4 / requests, requests / s, errors, f < 0 ? 0 : f}'
+        'BEGIN {f = ((all - own) / 100 - wrk) / e; printf "%s %.2f %.0f %d %.2f\n", name, ticks * 1e4 / requests, requests / s, errors, f < 0 ? 0 : f}'
 }
 for name in "${names[@]}"; do taskset -c 1 wrk -t1 -c "$connections" -d 1s -s "$lua" -H 'Host: app.test' \
     "http://127.0.0.1:${port[$name]}$path" >/dev/null; done # warm
