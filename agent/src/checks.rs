@@ -239,17 +239,18 @@ async fn watch_one<C: Commands>(
                 if news {
                     passing = Some(false);
                 }
-                news.then(|| match check.kind {
+                let found = match check.kind {
                     _ if check.warn_only => Finding::Warning(reason),
                     CheckKind::Liveness => Finding::Dead(reason),
                     CheckKind::Readiness | CheckKind::Startup => Finding::Unready(index, reason),
-                })
+                };
+                news.then_some(found)
             }
         };
-        if let Some(finding) = finding {
-            if findings.send(finding).await.is_err() {
-                return;
-            }
+        if let Some(finding) = finding
+            && findings.send(finding).await.is_err()
+        {
+            return;
         }
         sleep(seconds(check.wait_secs.max(1))).await;
     }

@@ -29,10 +29,10 @@ pub fn store(path: &Path, value: &impl Serialize, durability: Durability) -> io:
         file.sync_all()?;
     }
     fs::rename(&temporary, path)?;
-    if durability == Durability::Sync {
-        if let Some(parent) = path.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+    if durability == Durability::Sync
+        && let Some(parent) = path.parent()
+    {
+        File::open(parent)?.sync_all()?;
     }
     Ok(())
 }

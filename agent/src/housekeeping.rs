@@ -37,6 +37,10 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         let mut keep = assignment.keep_images.clone();
         keep.extend(assignment.containers.values().map(|spec| spec.image.clone()));
         keep.extend(node.table().values().map(|entry| entry.spec.image.clone()));
+        {
+            let one_offs = node.one_offs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            keep.extend(one_offs.values().cloned());
+        }
         keep.sort();
         keep.dedup();
         if let Err(error) = node.images.collect(&keep).await {

@@ -133,7 +133,7 @@ impl Life {
                 End::Removed => break,
                 End::Settled => {}
                 End::Failed(reason) => self.fail(reason),
-                End::Exited(exit, why) => self.ended(exit, why),
+                End::Exited(exit, why) => self.ended(exit, why.as_deref()),
             }
             // Both arms are cancel-safe.
             tokio::select! {
@@ -430,12 +430,12 @@ impl Life {
     }
 
     /// Its process ended: again, or not?
-    fn ended(&mut self, exit: Exit, why: Option<String>) {
+    fn ended(&mut self, exit: Exit, why: Option<&str>) {
         let ran = exit.at_ms.saturating_sub(self.record.started_ms);
         let ran = Duration::from_millis(ran.try_into().unwrap_or(0));
         let failed = exit.code != 0 || why.is_some();
         let verdict = supervise::after_exit(self.spec.restart, failed, ran, self.record.restarts);
-        let how = describe(&exit, &self.spec, why.as_deref());
+        let how = describe(&exit, &self.spec, why);
         let state = match verdict {
             Verdict::Restart { after, restarts } => {
                 self.record.restarts = restarts;

@@ -103,11 +103,11 @@ impl Query {
         };
         for entry in entries {
             let path = entry?.path();
-            if let Ok(Some(owner)) = files::load::<Owner>(&path.join(FILE)) {
-                if self.wants(&owner) {
-                    let changed = std::fs::metadata(&path).and_then(|found| found.modified());
-                    found.push((changed.unwrap_or(std::time::UNIX_EPOCH), path, owner));
-                }
+            if let Ok(Some(owner)) = files::load::<Owner>(&path.join(FILE))
+                && self.wants(&owner)
+            {
+                let changed = std::fs::metadata(&path).and_then(|found| found.modified());
+                found.push((changed.unwrap_or(std::time::UNIX_EPOCH), path, owner));
             }
         }
         found.sort();
@@ -133,7 +133,7 @@ impl Ord for Owner {
 struct Joiner(BTreeMap<u8, (i64, String)>);
 
 impl Joiner {
-    fn push(&mut self, entry: Entry) -> Option<(i64, LogStream, String)> {
+    fn push(&mut self, entry: &Entry) -> Option<(i64, LogStream, String)> {
         let key = entry.stream as u8;
         let (at_us, mut text) = self.0.remove(&key).unwrap_or((entry.at_us, String::new()));
         text.push_str(&entry.text);
@@ -159,7 +159,7 @@ fn read(query: &Query, logs: &Path) -> io::Result<(Vec<LogLine>, Vec<Place>)> {
     for (path, owner) in query.find(logs)? {
         let (entries, position) = logs::tail(&path, query.lines)?;
         let mut joiner = Joiner::default();
-        let whole = entries.into_iter().filter_map(|entry| joiner.push(entry));
+        let whole = entries.into_iter().filter_map(|entry| joiner.push(&entry));
         lines.extend(whole.map(|(at_us, stream, text)| owner.line(at_us, stream, text)));
         let (remarks, next) = remarks::read(&path, 0);
         lines.extend(owner.remarks(remarks));
@@ -240,7 +240,7 @@ async fn follow(mut place: Place, to: mpsc::Sender<LogLine>) -> io::Result<()> {
         // Both arms are cancel-safe.
         let lines: Vec<LogLine> = tokio::select! {
             entries = follower.next() => {
-                let whole = entries?.into_iter().filter_map(|entry| joiner.push(entry));
+                let whole = entries?.into_iter().filter_map(|entry| joiner.push(&entry));
                 whole.map(|(at_us, stream, text)| place.owner.line(at_us, stream, text)).collect()
             }
             _ = look.tick() => {
@@ -271,13 +271,13 @@ mod tests {
     #[test]
     fn pieces_of_a_line_are_joined_within_their_stream() {
         let mut joiner = Joiner::default();
-        assert_eq!(joiner.push(entry("a", LogStream::Stdout, true)), None);
+        assert_eq!(joiner.push(&entry("a", LogStream::Stdout, true)), None);
         assert_eq!(
-            joiner.push(entry("x", LogStream::Stderr, false)),
+            joiner.push(&entry("x", LogStream::Stderr, false)),
             Some((1, LogStream::Stderr, "x".into()))
         );
         assert_eq!(
-            joiner.push(entry("b", LogStream::Stdout, false)),
+            joiner.push(&entry("b", LogStream::Stdout, false)),
             Some((1, LogStream::Stdout, "ab".into()))
         );
     }

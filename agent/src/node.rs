@@ -13,6 +13,7 @@ use crate::reconcile::{self, Action};
 use crate::record::Record;
 use crate::runtime::{Attached, Handle, Runtime};
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus};
+use berth_model::image::ImageRef;
 use berth_model::node::{Assignment, Capacity, Observed};
 use berth_model::{ContainerId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ pub struct Node {
     pub(crate) starts: Semaphore,
     table: Mutex<BTreeMap<ContainerId, Entry>>,
     lives: Mutex<tokio::task::JoinSet<()>>,
+    /// One-off containers that run, and what from.
+    pub(crate) one_offs: Mutex<BTreeMap<ContainerId, ImageRef>>,
     /// Counts changes of the table.
     changes: watch::Sender<u64>,
     /// The last assignment taken over.
@@ -91,6 +94,7 @@ impl Node {
             starts: Semaphore::new(PARALLEL_STARTS),
             table: Mutex::new(BTreeMap::new()),
             lives: Mutex::new(tokio::task::JoinSet::new()),
+            one_offs: Mutex::default(),
             changes: watch::Sender::new(0),
             assignment: watch::Sender::new(assignment.map(Arc::new)),
             paths,

@@ -10,7 +10,7 @@ use berth_model::container::ContainerSpec;
 use berth_wire::{Frame, read_frame, write_frame};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -92,7 +92,11 @@ pub(crate) async fn exec(node: Arc<Node>, stream: impl AsyncRead + AsyncWrite + 
 pub(crate) async fn run(node: Arc<Node>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     greeted(stream, |mut stream, start: RunStart| async move {
         let spec = start.spec;
-        if node.table().contains_key(&spec.id) {
+        let one_offs = || node.one_offs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Known from here to the end, so that housekeeping leaves its layers alone and its id is used once.
+        let taken = node.table().contains_key(&spec.id)
+            || one_offs().insert(spec.id.clone(), spec.image.clone()).is_some();
+        if taken {
             return refuse(&mut stream, format!("there is a container {} already", spec.id)).await;
         }
         match begin(&node, &spec, start.tty).await {
@@ -105,6 +109,7 @@ pub(crate) async fn run(node: Arc<Node>, stream: impl AsyncRead + AsyncWrite + U
             Err(reason) => refuse(&mut stream, reason).await,
         }
         remove(&node, &spec.id).await;
+        one_offs().remove(&spec.id);
     })
     .await;
 }
@@ -214,10 +219,10 @@ async fn obey(mut from: impl AsyncRead + Unpin, mut stdin: Option<Stream>, contr
     loop {
         match read_frame(&mut from).await {
             Ok(Some(Frame::Stdin(bytes))) => {
-                if let Some(to) = &mut stdin {
-                    if to.write_all(&bytes).await.is_err() {
-                        stdin = None;
-                    }
+                if let Some(to) = &mut stdin
+                    && to.write_all(&bytes).await.is_err()
+                {
+                    stdin = None;
                 }
             }
             Ok(Some(Frame::StdinEnd)) => stdin = None,

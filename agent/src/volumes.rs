@@ -61,10 +61,10 @@ fn owner(lowers: &[PathBuf], target: &str, user: &str) -> (u32, u32, u32) {
     let relative = target.trim_start_matches('/');
     for lower in lowers {
         // No link is followed: it would lead out of the layer.
-        if let Ok(found) = std::fs::symlink_metadata(lower.join(relative)) {
-            if found.is_dir() {
-                return (found.uid(), found.gid(), found.mode() & 0o7777);
-            }
+        if let Ok(found) = std::fs::symlink_metadata(lower.join(relative))
+            && found.is_dir()
+        {
+            return (found.uid(), found.gid(), found.mode() & 0o7777);
         }
     }
     let (uid, gid) = ids(lowers, user);

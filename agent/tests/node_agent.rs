@@ -253,10 +253,11 @@ impl Node {
         let instance = std::fs::read_to_string(self.data.path().join("instance")).expect("named");
         let instance = instance.trim();
         let mut found = Vec::new();
-        for command in ["ip -o link", "nft list tables", "cat /proc/self/mounts"] {
+        // Names only: what else there is to say of a link changes by itself.
+        let links = "ip -o link | cut -d' ' -f2 | cut -d@ -f1";
+        for command in [links, "nft list tables", "cut -d' ' -f2 /proc/self/mounts"] {
             let output = Command::new("sh").args(["-c", command]).output().expect("it runs");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            // `@if12`: another namespace's number differs from run to run.
             found.extend(text.lines().filter(|line| line.contains(instance)).map(str::to_owned));
         }
         let cgroups = format!("find /sys/fs/cgroup -path '*berth_{instance}/*' -type d");

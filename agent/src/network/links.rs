@@ -129,7 +129,14 @@ impl Links {
     pub(super) async fn bridge(&self, name: &str, subnet: Subnet) -> Result<u32, LinkError> {
         let found = self.index(name).await.map_err(failed(format!("look up the bridge {name}")))?;
         if found.is_none() {
-            let add = self.handle.link().add(LinkBridge::new(name).build()).execute().await;
+            // An address of its own: otherwise it changes with every port, and containers would send to an old one.
+            let mut hash: u32 = 0x811c_9dc5;
+            for byte in name.bytes() {
+                hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+            }
+            let [a, b, c, d] = hash.to_be_bytes();
+            let bridge = LinkBridge::new(name).address(vec![0x02, 0xbf, a, b, c, d]).build();
+            let add = self.handle.link().add(bridge).execute().await;
             unless_exists(add).map_err(failed(format!("create the bridge {name}")))?;
         }
         let index = self.need_index(name).await?;
