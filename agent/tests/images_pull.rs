@@ -280,7 +280,7 @@ async fn collecting_keeps_what_is_named_and_what_is_young() {
     let node = node();
     let image = node.registry.image("apps/a", &[zstd(&[file("a", "x")])]);
     let ready = node.images.ensure(&image).await.expect("a good image");
-    let collected = node.images.collect(&[image.clone()]).await.expect("it can");
+    let collected = node.images.collect(std::slice::from_ref(&image)).await.expect("it can");
     assert_eq!((collected.images, collected.layers), (0, 0));
     let collected = node.images.collect(&[]).await.expect("it can");
     assert_eq!((collected.images, collected.layers), (1, 0), "its layer is young");

@@ -307,13 +307,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_deeper_than_any_stack_is_removed() {
+    fn a_tree_deeper_than_any_path_is_removed() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = dir.path().join("root");
         fs::create_dir(&root).expect("room");
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
         let mut at = rustix::fs::open(&root, flags, rustix::fs::Mode::empty()).expect("it is there");
-        for _ in 0..20_000 {
+        for _ in 0..2500 {
             rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::from_raw_mode(0o755)).expect("room");
             at = rustix::fs::openat(&at, "d", flags, rustix::fs::Mode::empty()).expect("it is there");
         }
