@@ -3,11 +3,11 @@
 
 mod runtime_support;
 
-use berth_agent::runtime::{Bind, ExecSpec};
+use berth_agent::runtime::{Bind, ExecSpec, IdMap};
 use runtime_support::{BASE, Machine, output_of};
 use std::os::unix::fs::symlink;
 
-const PROBE: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp):' /proc/self/status; cat /proc/self/uid_map; ulimit -a; grep -c . /proc/self/mountinfo; ls /proc/self/fd | wc -l; cat /proc/self/cgroup | sed 's/.*://'";
+const PROBE: &str = "grep -E '^(Uid|Gid|Groups|Cap[A-Z][a-z]+|NoNewPrivs|Seccomp):' /proc/self/status; cat /proc/self/uid_map; ulimit -a; grep -c . /proc/self/mountinfo; ls /proc/self/fd | wc -l; cat /proc/self/cgroup | sed 's/.*://'";
 
 #[tokio::test]
 async fn start_and_exec_are_confined_identically() {
@@ -75,7 +75,7 @@ async fn the_kernel_is_out_of_reach_even_for_root() {
          try hostname other
          try swapoff -a
          try insmod /tmp/x
-         try date -s 2001-01-01
+         try sh -c 'date -s 2001-01-01; [ $(date +%Y) = 2001 ]'
          try sh -c 'echo 0 > /proc/1/oom_score_adj'
          try renice -n -5 1
          echo probed");
@@ -178,14 +178,27 @@ async fn setuid_programs_gain_nothing() {
     let machine = Machine::new();
     let setuid = machine.data.path().join("agent/layers/setuid");
     std::fs::create_dir_all(setuid.join("bin")).unwrap();
-    std::fs::copy("/bin/busybox", setuid.join("bin/id-as-root")).unwrap();
+    std::fs::copy("/bin/busybox", setuid.join("bin/busybox-root")).unwrap();
     std::fs::set_permissions(
-        setuid.join("bin/id-as-root"),
+        setuid.join("bin/busybox-root"),
         std::os::unix::fs::PermissionsExt::from_mode(0o4755),
     )
     .unwrap();
-    let mut bundle = machine.bundle(&["/bin/id-as-root", "id", "-u"]);
+    let mut bundle = machine.bundle(&["/bin/busybox-root", "id", "-u"]);
     bundle.lowers.insert(0, setuid);
     let (output, _) = machine.run(&bundle).await;
     assert_eq!(output, "1000\n");
+}
+
+#[tokio::test]
+async fn without_a_user_namespace_the_rest_still_holds() {
+    let machine = Machine::new();
+    let mut bundle = machine.sh("id -u; grep -E '^(CapEff|CapBnd|Seccomp):' /proc/self/status; echo x > /proc/sys/kernel/core_pattern; mount -t tmpfs none /tmp");
+    bundle.id_map = IdMap { base: 0, count: 0 };
+    bundle.user = "root".into();
+    let (output, exit) = machine.run(&bundle).await;
+    assert!(output.contains("CapEff:\t00000000800405fb"), "{output}");
+    assert!(output.contains("Seccomp:\t2"), "{output}");
+    assert!(output.contains("Read-only file system"), "{output}");
+    assert_ne!(exit.code, 0, "{output}");
 }

@@ -48,18 +48,26 @@ pub(crate) struct Rules<'a> {
     pub(crate) own_program: (u64, u64),
 }
 
-/// Becomes the program; returns only with the reason why it could not. `errors` stays open until then.
+/// Becomes the program, or says in `errors` why it could not and ends with 127 (there is none) or 126. Never returns:
+/// descriptors whose owners are still in scope have been closed by then.
 pub(crate) fn confine(
     process: &Process,
     user: &User,
     stdio: &Stdio,
     rules: &Rules<'_>,
     errors: BorrowedFd<'_>,
-) -> Failure {
+) -> ! {
     match steps(process, user, stdio, rules, errors) {
         Ok(never) => match never {},
-        Err(failure) => failure,
+        Err(failure) => give_up(errors, &failure),
     }
+}
+
+/// Ends with a word on why the program does not run.
+pub(crate) fn give_up(errors: BorrowedFd<'_>, failure: &Failure) -> ! {
+    let text = serde_json::to_vec(failure).unwrap_or_default();
+    let _ = rustix::io::write(errors, &text);
+    sys::exit(if failure.text.contains("there is no such") { 127 } else { 126 })
 }
 
 fn steps(

@@ -3,7 +3,7 @@
 //! In: the shim's word to go, signals. Out: the container's tree, the program as its only child of note, reaped
 //! zombies, how the program ended. It is not dumpable, so nothing in the container can trace it or read its program.
 
-use crate::confine::{Rules, Stdio, confine};
+use crate::confine::{Rules, Stdio, confine, give_up};
 use crate::failure::{During, exec_failure};
 use crate::rootfs::{self, Sources};
 use crate::user::User;
@@ -127,8 +127,7 @@ fn run(inherited: &Inherited<'_>, terminal: &Option<OwnedFd>, user: &Result<User
     match side {
         sys::Side::Child => {
             let failure = program(inherited, terminal, user);
-            tell(inherited.errors.as_fd(), &failure);
-            sys::exit(if failure.text.contains("there is no such") { 127 } else { 126 })
+            give_up(inherited.errors.as_fd(), &failure)
         }
         sys::Side::Parent(pid, pidfd) => {
             drop(pidfd);
@@ -142,6 +141,7 @@ fn run(inherited: &Inherited<'_>, terminal: &Option<OwnedFd>, user: &Result<User
     }
 }
 
+/// Becomes the program; returns only with what went wrong before confinement.
 fn program(inherited: &Inherited<'_>, terminal: &Option<OwnedFd>, user: &Result<User, Failure>) -> Failure {
     let user = match user {
         Ok(user) => user,
@@ -163,12 +163,6 @@ fn program(inherited: &Inherited<'_>, terminal: &Option<OwnedFd>, user: &Result<
     let rules =
         Rules { seccomp: &spec.seccomp, open_files: spec.open_files, own_program: inherited.own_program };
     confine(&spec.process, user, &stdio, &rules, inherited.errors.as_fd())
-}
-
-/// Writes a failure for the shim to read.
-pub(crate) fn tell(errors: BorrowedFd<'_>, failure: &Failure) {
-    let text = serde_json::to_vec(failure).unwrap_or_default();
-    let _ = rustix::io::write(errors, &text);
 }
 
 fn close_stdio() {

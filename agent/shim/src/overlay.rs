@@ -24,7 +24,13 @@ pub(crate) fn mount(spec: &Spec, userns: Option<BorrowedFd<'_>>) -> Result<Owned
         let stage = || format!("take the layer {}", lower.display());
         let tree = attach::clone_tree(lower).during(stage)?;
         if let Some(userns) = userns {
-            sys::set_mount(tree.as_fd(), 0, Some(userns), false).during(stage)?;
+            sys::set_mount(tree.as_fd(), 0, Some(userns), false).map_err(|error| Failure {
+                stage: stage(),
+                text: format!(
+                    "{error}: its file system cannot shift ids; keep the data directory on ext4, xfs or btrfs, \
+                     on Linux 5.19 or later"
+                ),
+            })?;
         }
         lowers.push(tree);
     }

@@ -2,7 +2,7 @@
 //!
 //! In: a process, the container. Out: a child of the shim in all of the container's namespaces and its cgroup.
 
-use crate::confine::{Rules, Stdio, confine};
+use crate::confine::{Rules, Stdio, confine, give_up};
 use crate::failure::During;
 use crate::{init, sys, user};
 use berth_shim::protocol::{Failure, Process, Spec};
@@ -115,13 +115,9 @@ fn helper(place: &Place<'_>, process: &Process, stdio: &Stdio, errors: &OwnedFd,
             }
             sys::close_all_but(&keep);
             let failure = inside(place, process, stdio, errors);
-            init::tell(errors.as_fd(), &failure);
-            sys::exit(if failure.text.contains("there is no such") { 127 } else { 126 })
+            give_up(errors.as_fd(), &failure)
         }
-        Err(failure) => {
-            init::tell(errors.as_fd(), &failure);
-            sys::exit(1)
-        }
+        Err(failure) => give_up(errors.as_fd(), &failure),
     }
 }
 

@@ -61,6 +61,9 @@ impl Runtime {
     /// Sets the container up: on return its first process waits before `execve`, and its network may be wired.
     /// It is taken down again when `Handle::start` does not follow within a minute.
     pub async fn create(&self, bundle: &Bundle) -> Result<Handle, RuntimeError> {
+        // A container that was restarted in its place: its last shim may be about to end, its counters begin anew.
+        prepare::no_shim_left(&bundle.dir.join(LOCK)).await?;
+        self.cgroups.group(bundle.id.as_str()).kill_and_remove();
         let group = self.cgroups.create(bundle.id.as_str(), &bundle.limits)?;
         let made = async {
             let spec = prepare::spec(bundle, &group, &self.cgroups, &self.seccomp)?;

@@ -17,6 +17,8 @@ const MAX_LAYERS: usize = 500;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What exec needs of the spec, kept for agents to come.
 const PROCESS: &str = "process.json";
+/// How long a shim may take to end after it told of the container's end.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a killed container may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -121,6 +123,26 @@ pub(super) fn exec_process(dir: &Path, id: &str, spec: ExecSpec) -> Result<Proce
     Ok(process)
 }
 
+/// Waits until the shim of the container's last life has ended, which it does at once after telling how it ended.
+pub(super) async fn no_shim_left(lock: &Path) -> Result<(), RuntimeError> {
+    let begun = Instant::now();
+    while super::lock_is_held(&lock.to_path_buf())? {
+        if begun.elapsed() > ENDS_WITHIN {
+            return Err(still_there(lock, "still runs the container; stop it before it is created again"));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await; // there is no waiting for a lock with a deadline
+    }
+    Ok(())
+}
+
+fn still_there(lock: &Path, what: &str) -> RuntimeError {
+    let id = lock
+        .parent()
+        .and_then(Path::file_name)
+        .map_or_else(String::new, |id| id.to_string_lossy().into_owned());
+    RuntimeError::Shim { id, what: format!("{what} (it holds {})", lock.display()), source: None }
+}
+
 /// Waits until no shim holds the container's lock any more.
 pub(super) fn wait_for_shim(lock: &Path) -> Result<(), RuntimeError> {
     let begun = Instant::now();
@@ -128,11 +150,7 @@ pub(super) fn wait_for_shim(lock: &Path) -> Result<(), RuntimeError> {
     let mut pause = Duration::from_micros(200);
     while super::lock_is_held(&lock.to_path_buf())? {
         if begun.elapsed() > GONE_WITHIN {
-            return Err(RuntimeError::Shim {
-                id: lock.parent().map_or_else(String::new, |dir| dir.display().to_string()),
-                what: format!("does not end; see which process holds {}", lock.display()),
-                source: None,
-            });
+            return Err(still_there(lock, "does not end"));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

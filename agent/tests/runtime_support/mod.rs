@@ -37,7 +37,7 @@ impl Machine {
 
     pub fn bundle(&self, argv: &[&str]) -> Bundle {
         let unique = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = ContainerId::parse(&format!("hello.web.1.x{unique}")).expect("valid");
+        let id = ContainerId::parse(&format!("hello.web.1.{}x{unique}", std::process::id())).expect("valid");
         let agent = self.data.path().join("agent");
         Bundle {
             dir: agent.join("containers").join(id.as_str()),
