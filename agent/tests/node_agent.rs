@@ -471,6 +471,7 @@ async fn one_off_commands_and_commands_in_containers_are_streams() {
         "env": {"X": "from-env"}});
     let (output, end) = node.talk("/v1/exec", start, "typed\n").await;
     assert_eq!((output.as_str(), end), ("typed\nfrom-env\n", Frame::Exit(5)));
+    let before = node.census();
     let mut once = node.spec("once", "cat; hostname; exit 4");
     once.process = ProcessType::parse("run").expect("a name");
     let start = serde_json::json!({"spec": once, "tty": null});
@@ -478,7 +479,6 @@ async fn one_off_commands_and_commands_in_containers_are_streams() {
     assert_eq!((output.as_str(), end), ("typed\na.run.1\n", Frame::Exit(4)));
     let mut lasting = node.spec("lasting", "echo ready; sleep 1000");
     lasting.stop.grace_secs = 0;
-    let before = node.census();
     let mut stream = node.client().upgrade("/v1/run").await.expect("upgraded");
     let start = serde_json::json!({"spec": lasting, "tty": [24, 80]}).to_string();
     write_frame(&mut stream, &Frame::Start(start.into_bytes())).await.expect("sent");
