@@ -65,23 +65,23 @@ pub(super) fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result
 /// A page of help.
 pub(crate) struct Topic(pub(crate) String);
 
-/// Help on `word`: nothing (all there is), a family (`apps`), or a command (`apps:create`). A word that is both, such as `config`, is a family.
+/// Help on `word`: nothing (all there is), a command (`apps:create`), a family (`apps`), or another name of a command.
+/// A word that is a family and another name of one of its commands, such as `config`, is the family.
 pub(crate) fn topic(word: &str, mode: Mode) -> Option<Topic> {
     if word.is_empty() {
         return Some(Topic(overview(mode)));
     }
-    if let Some(family) =
-        families().into_iter().find(|family| family.name == word && family.commands.len() > 1)
-    {
-        return Some(Topic(page(&family)));
-    }
     let mut root = tree(mode);
     root.build();
-    let is = |command: &&mut Command| {
-        command.get_name() == word || command.get_all_aliases().any(|alias| alias == word)
+    let mut help = |is: &dyn Fn(&Command) -> bool| {
+        let found = root.get_subcommands_mut().find(|command| is(command))?;
+        Some(Topic(found.render_long_help().to_string()))
     };
-    let found = root.get_subcommands_mut().find(is)?;
-    Some(Topic(found.render_long_help().to_string()))
+    let family =
+        || families().into_iter().find(|family| family.name == word).map(|family| Topic(page(&family)));
+    help(&|command| command.get_name() == word)
+        .or_else(family)
+        .or_else(|| help(&|command| command.get_all_aliases().any(|alias| alias == word)))
 }
 
 fn page(family: &Family) -> String {

@@ -12,7 +12,7 @@ pub(super) fn commands() -> Vec<Command> {
     vec![
         command(
             "logs",
-            "Show what an app writes",
+            "Show its last lines, or follow it",
             "[<app>] [-t] [-n COUNT] [-p TYPE]",
             &["logs hello", "logs hello -t", "logs hello -n 500 -p worker"],
         )

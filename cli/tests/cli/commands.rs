@@ -254,7 +254,6 @@ fn exit_codes_are_dokkus() {
         ("--version", 0),
         ("git:set hello color red", 2),
         ("stack:import only-a-name", 2),
-        ("--host ftp://x apps:list", 2),
     ] {
         let ran = fake.berth(&line.split(' ').collect::<Vec<_>>());
         assert_eq!(ran.code, code, "{line}: {ran:?}");
