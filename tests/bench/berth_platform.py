@@ -40,6 +40,7 @@ class Berth:
             + ["--http", f"127.0.0.1:{self.http}", "--ssh", f"127.0.0.1:{self.ssh}", "--api", f"127.0.0.1:{self.api}"],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         until(lambda: self._get(self.api, "localhost", "/healthz")[0] == 200, 180, "/healthz")
+        until(lambda: "=====> Berth is ready" in open(f"{self.data}/up.log").read(), 300, "the stacks to be imported")
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{self.data}/bench_key"], check=True)
         self.berth("ssh-keys:add", "bench", stdin=open(f"{self.data}/bench_key.pub", "rb"))
         self.ssh_command = (f"ssh -i {self.data}/bench_key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no "

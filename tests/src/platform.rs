@@ -141,8 +141,20 @@ impl Berth {
             command.arg("--stack-dir").arg(stacks);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let said_before = self.banners();
         self.up = Some(command.spawn().context("starting berth up")?);
-        self.until_ready()
+        self.until_ready()?;
+        // The banner comes when the stacks are imported too, which takes longer than being able to answer.
+        until(Duration::from_secs(300), "berth up to say that it is ready", || {
+            ensure!(self.banners() > said_before, "not yet");
+            Ok(())
+        })
+        .with_context(|| self.log_tail())
+    }
+
+    fn banners(&self) -> usize {
+        let log = std::fs::read(self.data_dir().join("up.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches("=====> Berth is ready").count()
     }
 
     /// Waits until `GET /healthz` says 200.
