@@ -52,7 +52,7 @@ pub(crate) fn create(spec: &Spec, own_program: (u64, u64)) -> Result<Container, 
     }
     let (pid, pidfd) = match sys::clone(namespaces).during(|| "make namespaces".into())? {
         sys::Side::Child => {
-            init::main(Inherited { spec, shim: &sync_end, errors: &errors_end, pipes: theirs, own_program })
+            init::main(&Inherited { spec, shim: &sync_end, errors: &errors_end, pipes: theirs, own_program })
         }
         sys::Side::Parent(pid, pidfd) => (pid, pidfd),
     };

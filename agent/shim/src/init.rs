@@ -38,14 +38,14 @@ pub(crate) struct Inherited<'a> {
 }
 
 /// The whole life of pid 1.
-pub(crate) fn main(inherited: Inherited<'_>) -> ! {
+pub(crate) fn main(inherited: &Inherited<'_>) -> ! {
     sys::block_signals();
     let mut keep = vec![inherited.shim.as_raw_fd(), inherited.errors.as_raw_fd()];
     keep.extend(inherited.pipes.iter().flatten().map(AsRawFd::as_raw_fd));
     sys::close_all_but(&keep);
-    match prepare(&inherited) {
+    match prepare(inherited) {
         Ok((stdio, user)) => {
-            run(&inherited, &stdio, &user);
+            run(inherited, &stdio, &user);
         }
         Err(failure) => {
             let mut message = vec![tag::FAILED];
