@@ -1,5 +1,5 @@
 //! What a container's life promises: start, end, signals, exec, terminals, limits, being found again.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod runtime_support;
 

@@ -253,7 +253,7 @@ async fn watch_exit(id: &str, dir: &Path, group: &Group) -> Result<Watching, Run
     let (dir, group) = (dir.to_owned(), group.clone());
     let watcher = tokio::spawn(async move {
         let ended = match control.receive().await {
-            Ok(Some((Reply::Exited(exit), _))) => Some(exit_of(exit)),
+            Ok(Some((Reply::Exited(exit), _))) => Some(exit_of(&exit)),
             _ => read_exit(&dir),
         };
         let ended = ended.unwrap_or_else(|| {
@@ -274,7 +274,7 @@ pub(super) async fn wait_for(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
     }
 }
 
-pub(super) fn exit_of(exit: protocol::Exit) -> Exit {
+pub(super) fn exit_of(exit: &protocol::Exit) -> Exit {
     Exit { code: exit.code, signal: exit.signal, oom_killed: exit.oom_kills > 0, at_ms: exit.at_ms }
 }
 

@@ -158,5 +158,5 @@ fn lock_is_held(path: &PathBuf) -> Result<bool, RuntimeError> {
 
 fn read_exit(dir: &Path) -> Option<Exit> {
     let text = std::fs::read(dir.join(EXIT)).ok()?;
-    serde_json::from_slice::<berth_shim::protocol::Exit>(&text).ok().map(handle::exit_of)
+    serde_json::from_slice::<berth_shim::protocol::Exit>(&text).ok().as_ref().map(handle::exit_of)
 }

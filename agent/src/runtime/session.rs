@@ -115,7 +115,7 @@ impl SessionControl {
         let watcher = tokio::spawn(async move {
             let ended = loop {
                 match from.receive().await {
-                    Ok(Some((Reply::Exited(exit), _))) => break super::handle::exit_of(exit),
+                    Ok(Some((Reply::Exited(exit), _))) => break super::handle::exit_of(&exit),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => {
                         // The container ended first and took the session along.
