@@ -6,6 +6,7 @@
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
+    clippy::print_stderr,
     reason = "each test file uses a part of it"
 )]
 
