@@ -52,7 +52,7 @@ fn confined(berth: &Berth) -> Result<()> {
     }
     for attack in [
         "echo x > /proc/sys/kernel/core_pattern",
-        "cat /proc/kcore | head -c 1",
+        "head -c 1 /proc/kcore",
         "mount -t tmpfs t /mnt",
         "unshare -U true",
         "mknod /tmp/x c 1 1",

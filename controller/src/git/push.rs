@@ -207,6 +207,13 @@ async fn decide(
     let repository = platform.options().repository_dir(&push.app);
     check_unmoved(&repository, &update)?;
     let source = source(repository.clone(), &question.object_dir, &question.alternates, &update)?;
+    let (source, checked) = tokio::task::spawn_blocking(move || {
+        let checked = source.check_commit();
+        (source, checked)
+    })
+    .await
+    .map_err(|error| internal("cannot look at the pushed commit", &error))?;
+    checked.map_err(|error| failed(error.to_string()))?;
     deploy_commit(platform, push, source, progress, cancel).await?;
     if let Some(branch) = verdict.adopt {
         let adopted = branch.clone();

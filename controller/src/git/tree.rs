@@ -45,6 +45,9 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// An annotated tag, say. Git keeps only commits in branches, and would say so after all the work.
+    #[error("{0} is a {1}, not a commit; push the commit it names: git push paas NAME^{{commit}}:BRANCH")]
+    NoCommit(String, &'static str),
     /// It is too big.
     #[error("the commit is too big: {0}")]
     TooBig(String),
@@ -73,6 +76,18 @@ impl Source {
     fn tree_id(&self, repository: &Repository) -> Result<Oid, git2::Error> {
         let object = repository.find_object(Oid::from_str(&self.commit)?, None)?;
         Ok(object.peel_to_tree()?.id())
+    }
+
+    /// Whether a branch may hold the object.
+    pub fn check_commit(&self) -> Result<(), SourceError> {
+        let git = |source| SourceError::Git { commit: self.commit.clone(), source };
+        let repository = self.open().map_err(git)?;
+        let kind = Oid::from_str(&self.commit).and_then(|id| repository.find_object(id, None));
+        match kind.map_err(git)?.kind() {
+            Some(ObjectType::Commit) => Ok(()),
+            Some(ObjectType::Tag) => Err(SourceError::NoCommit(self.commit.clone(), "tag object")),
+            _ => Err(SourceError::NoCommit(self.commit.clone(), "tree or file")),
+        }
     }
 
     /// Reads the listing of the commit's tree.
