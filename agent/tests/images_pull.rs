@@ -239,7 +239,7 @@ async fn odd_but_harmless_archives_are_taken() {
         ("AUFS bookkeeping", vec![file(".wh..wh.plnk", ""), dir(".wh..wh.aufs")]),
         ("whiteout before a directory", vec![file(".wh.a", ""), dir("a"), file("a/b", "1")]),
         ("FIFO", vec![item(b'6', "fifo")]),
-        ("ten thousand files", (0..10_000).map(|n| file(&format!("d/{n}"), "x")).collect()),
+        ("many files", (0..1000).map(|n| file(&format!("d/{n}"), "x")).collect()),
     ];
     for (what, items) in taken {
         let image = node.registry.image("apps/a", &[zstd(&items)]);

@@ -286,9 +286,17 @@ impl Unpacker<'_> {
 
     /// Owner, then mode (a change of owner clears set-id bits), then attributes.
     fn dress(&self, fd: &OwnedFd, entry: &Entry) -> Result<(), Fault> {
-        let owner = self.owner(entry.uid, entry.gid);
-        rustix::fs::fchown(fd, Some(owner.0), Some(owner.1))?;
-        rustix::fs::fchmod(fd, self.mode(entry))?;
+        let (uid, gid) = self.owner(entry.uid, entry.gid);
+        let mode = self.mode(entry);
+        // Looking is cheap; each change is one more entry in the file system's journal.
+        let made = rustix::fs::fstat(fd)?;
+        let chown = (made.st_uid, made.st_gid) != (uid.as_raw(), gid.as_raw());
+        if chown {
+            rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+        }
+        if chown || made.st_mode & 0o7777 != mode.as_raw_mode() {
+            rustix::fs::fchmod(fd, mode)?;
+        }
         for (name, value) in &entry.xattrs {
             if !is_kept_attribute(name) || matches!(self.rules, Rules::Source { .. }) {
                 continue;
@@ -351,7 +359,8 @@ impl Unpacker<'_> {
     fn file(&mut self, entry: &Entry, name: &[u8], content: &mut impl Read) -> Result<(), Fault> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = OsStr::from_bytes(name);
-        let make = |parent: &OwnedFd| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
+        let mode = Mode::from_raw_mode(self.mode(entry).as_raw_mode() & 0o777);
+        let make = |parent: &OwnedFd| rustix::fs::openat(parent, name, flags, mode);
         let fd = match make(self.parent()?) {
             Err(Errno::EXIST) => {
                 self.clear(name.as_bytes())?;

@@ -272,7 +272,7 @@ fn byte_range(text: &str, size: u64) -> Option<Result<(u64, u64), ()>> {
     if last < first {
         return None;
     }
-    let last = last.min(size.checked_sub(1).unwrap_or(0));
+    let last = last.min(size.saturating_sub(1));
     Some(if first >= size { Err(()) } else { Ok((first, last - first + 1)) })
 }
 
