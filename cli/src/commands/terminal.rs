@@ -33,7 +33,7 @@ pub(super) async fn run(
     let stream = context.stream(path).await?;
     let (mut from, mut to) = tokio::io::split(stream);
     let start = serde_json::to_vec(request).map_err(|error| CliError::Failed(error.to_string()))?;
-    write_frame(&mut to, &Frame::Start(start)).await.map_err(broken)?;
+    write_frame(&mut to, &Frame::Start(start)).await.map_err(|error| broken(&error))?;
 
     let raw = if tty { Some(RawTerminal::enter()?) } else { None };
     let (frames, mut outgoing) = mpsc::channel::<Frame>(16);
@@ -64,7 +64,7 @@ pub(super) async fn run(
                     Ok(Some(code)) => break Ok(code),
                     Err(error) => break Err(error),
                 },
-                Some(Err(error)) => break Err(broken(error)),
+                Some(Err(error)) => break Err(broken(&error)),
                 Some(Ok(None)) | None => break Err(CliError::Failed("the connection ended before the command did".into())),
             },
             caught = signals.next() => match caught {
@@ -89,8 +89,8 @@ pub(super) async fn run(
     }
 }
 
-fn broken(error: FrameError) -> CliError {
-    CliError::Failed(match std::error::Error::source(&error) {
+fn broken(error: &FrameError) -> CliError {
+    CliError::Failed(match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     })

@@ -71,7 +71,9 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     };
     // One thread: it starts the children, and a child hears of the death of the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervise_all(&plan, reserved.hold(listener)?))?;
+    let socket = reserved.hold(&listener)?;
+    drop(listener);
+    runtime.block_on(supervise_all(&plan, socket))?;
     if plan.stop_apps {
         let stopped = runtime.block_on(berth_agent::stop_all(&plan.data)).context("cannot stop the apps")?;
         tracing::info!(containers = stopped, "stopped the apps");

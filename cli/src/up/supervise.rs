@@ -118,9 +118,9 @@ impl Reserved {
     }
 
     /// Puts `listener` there.
-    pub(super) fn hold(mut self, listener: TcpListener) -> Result<HandedDown> {
+    pub(super) fn hold(mut self, listener: &TcpListener) -> Result<HandedDown> {
         use rustix::io::DupFlags;
-        rustix::io::dup3(&listener, &mut self.0, DupFlags::CLOEXEC)
+        rustix::io::dup3(listener, &mut self.0, DupFlags::CLOEXEC)
             .context("cannot move the listening socket")?;
         Ok(HandedDown(self.0))
     }
