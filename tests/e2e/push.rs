@@ -244,8 +244,9 @@ fn large(berth: &Berth) -> Result<()> {
         }
     }
     repo.commit("100 MB in 10,000 files")?;
-    repo.push()?;
-    ensure!(berth.get("large", "/")?.text() == "hello large", "it answers");
+    let pushed = repo.push()?.all();
+    let reply = berth.get("large", "/")?;
+    ensure!(reply.text() == "hello large", "{} {}\n{pushed}", reply.status, reply.text());
     let counted = berth.ok(&["run", "large", "bash", "-c", "find /app/data -type f | wc -l"])?.stdout;
     ensure!(counted.trim() == "10000", "{counted}");
     berth.ok(&["apps:destroy", "large", "--force"])?;
