@@ -76,6 +76,7 @@ impl Fake {
     }
 
     /// Answers `call` (such as `GET /v1/apps`) with JSON.
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better with `json!` in place")]
     pub(crate) fn json(&self, call: &str, body: serde_json::Value) -> &Self {
         self.answer(call, 200, "application/json", body.to_string())
     }
@@ -136,7 +137,7 @@ async fn answer(
         .get("berth-as")
         .and_then(|name| name.to_str().ok())
         .map(|name| format!(" as {name}"));
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = if body.is_empty() { String::new() } else { format!(" {}", String::from_utf8_lossy(&body)) };
     calls.lock().expect("nobody panicked").push(format!("{call}{}{body}", acts_as.unwrap_or_default()));
     let known = answers.lock().expect("nobody panicked").get(&call).cloned();
