@@ -137,7 +137,8 @@ async fn answer(
         .get("berth-as")
         .and_then(|name| name.to_str().ok())
         .map(|name| format!(" as {name}"));
-    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body =
+        request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = if body.is_empty() { String::new() } else { format!(" {}", String::from_utf8_lossy(&body)) };
     calls.lock().expect("nobody panicked").push(format!("{call}{}{body}", acts_as.unwrap_or_default()));
     let known = answers.lock().expect("nobody panicked").get(&call).cloned();
