@@ -35,7 +35,10 @@ pub fn parse(text: &str) -> Result<Vec<Check>, ParseError> {
                     "ATTEMPTS" if value > 0 => attempts = value,
                     "TIMEOUT" | "ATTEMPTS" => return refuse(format!("{name} must be at least 1")),
                     _ => {
-                        return refuse(format!("{} is unknown; use WAIT, TIMEOUT or ATTEMPTS", excerpt(name)));
+                        return refuse(format!(
+                            "{} is unknown; use WAIT, TIMEOUT or ATTEMPTS",
+                            excerpt(name)
+                        ));
                     }
                 }
             }

@@ -194,7 +194,9 @@ impl HostPattern {
     pub fn covers(&self, host: &str) -> bool {
         match self.0.strip_prefix("*.") {
             None => self.0 == host,
-            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+            Some(parent) => {
+                host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+            }
         }
     }
 
@@ -267,7 +269,10 @@ mod tests {
 
     #[test]
     fn hostile_app_names_are_refused() {
-        for bad in ["", "../x", "x;id", "$(id)", "-u", ".git", "a..b", "A", "x_y", "a/b", "%2e%2e", "ünï", "a.", "-a", "a-"] {
+        for bad in [
+            "", "../x", "x;id", "$(id)", "-u", ".git", "a..b", "A", "x_y", "a/b", "%2e%2e", "ünï", "a.",
+            "-a", "a-",
+        ] {
             assert!(AppName::parse(bad).is_err(), "{bad:?} must be refused");
         }
         assert!(AppName::parse(&"a".repeat(64)).is_err());

@@ -3,9 +3,8 @@
 use crate::apps::{REQUIREMENTS, WEB, push_server, server};
 use anyhow::{Context, Result, ensure};
 use berth_tests::{Berth, Repo, until};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -172,46 +171,34 @@ fn concurrent(berth: &Berth) -> Result<()> {
 }
 
 fn interrupted(berth: &Berth) -> Result<()> {
+    use std::os::unix::process::CommandExt;
     let repo = push_server(berth, "ctrl-c", "one", &[])?;
-    // Something that builds for long: a source distribution whose build sleeps.
-    let setup = "import time\nprint('sleeping', flush=True)\ntime.sleep(600)\n";
+    // Something that builds for long: a package whose build starts a process that this machine has no other of.
+    let sleep = "import subprocess\ndef build_wheel(*a, **k):\n    subprocess.run(['sleep', '600.125'])\n";
+    let project = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
     repo.write(&[
         ("requirements.txt", "./slow\n"),
-        ("slow/setup.py", setup),
-        (
-            "slow/pyproject.toml",
-            "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
-        ),
-        ("slow/backend.py", "import time\ndef build_wheel(*a, **k):\n    time.sleep(600)\n"),
+        ("slow/pyproject.toml", project),
+        ("slow/backend.py", sleep),
         ("server.py", &server("two")),
     ])?;
     repo.commit("Slow build")?;
-    let mut child =
-        repo.command(&["push", "paas", "main"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let mut stderr = child.stderr.take().context("piped")?;
-    let mut seen = Vec::new();
-    let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&seen).contains("-----> Installing") {
-        let read = stderr.read(&mut buffer)?;
-        ensure!(read > 0, "the push ended early: {}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&buffer[..read]);
-    }
-    let builds = || {
-        let names = std::fs::read_dir(berth.data_dir().join("agent/containers"))?;
-        let names: Vec<_> =
-            names.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        anyhow::Ok(
-            names
-                .into_iter()
-                .filter(|name| name.starts_with("build") && name.contains("ctrl-c"))
-                .collect::<Vec<_>>(),
-        )
+    let building = || {
+        let processes = std::fs::read_dir("/proc")?.flatten();
+        let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        anyhow::Ok(lines.any(|line| line == b"sleep\x00600.125\0"))
     };
-    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
+    let mut push = repo.command(&["push", "paas", "main"]);
+    let mut child = push.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until(Duration::from_secs(60), "the build to be under way", || {
+        ensure!(building()?, "not yet");
+        Ok(())
+    })?;
+    // What a terminal does at Ctrl-C: the signal goes to git and to its ssh.
+    killpg(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
     child.wait()?;
-    until(Duration::from_secs(20), "the build container to be gone", || {
-        let left = builds()?;
-        ensure!(left.is_empty(), "{left:?}");
+    until(Duration::from_secs(20), "the build to be ended", || {
+        ensure!(!building()?, "it goes on");
         Ok(())
     })?;
     ensure!(berth.get("ctrl-c", "/")?.text() == "hello one", "the old version serves");

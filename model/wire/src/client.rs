@@ -135,9 +135,8 @@ impl Client {
                 let stream = tokio::net::TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
                 let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-                let name =
-                    rustls_pki_types::ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-                        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+                let name = rustls_pki_types::ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
                 Box::new(tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await?)
             }
         })
