@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::rerun-if-changed={}", shim.join(watched).display());
     }
     // A release embeds the small one; a development build the one that is quick to make. The code is the same.
-    let profile = if std::env::var("PROFILE")? == "release" { "shim" } else { "dev" };
+    let wanted = std::env::var("BERTH_SHIM_PROFILE").ok();
+    println!("cargo::rerun-if-env-changed=BERTH_SHIM_PROFILE");
+    let usual = if std::env::var("PROFILE")? == "release" { "shim" } else { "dev" };
+    let profile = wanted.as_deref().unwrap_or(usual);
     let target = std::env::var("TARGET")?;
     let target_dir = out.join("shim");
     let mut cargo = Command::new(std::env::var("CARGO")?);

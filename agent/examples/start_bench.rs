@@ -24,12 +24,14 @@ async fn main() -> Result<()> {
     let layer = data.join("layer");
     make_layer(&layer)?;
     let runtime = Runtime::open(&format!("{:06x}", std::process::id()), &data)?;
-    let mut ours = Vec::new();
+    let mut ours: [Vec<Duration>; 5] = Default::default();
     let mut theirs: Vec<Vec<Duration>> = vec![Vec::new(); others.len()];
     for round in 0..count + WARM_UP {
         let took = life(&runtime, &data, &layer).await?;
         if round >= WARM_UP {
-            ours.push(took);
+            for (times, part) in ours.iter_mut().zip(took) {
+                times.push(part);
+            }
         }
         for (name, times) in others.iter().zip(&mut theirs) {
             let took = oci(name, &data, &layer)?;
@@ -40,14 +42,17 @@ async fn main() -> Result<()> {
     }
     runtime.close();
     std::fs::remove_dir_all(&data)?;
-    report(&format!("berth (cgroup {})", runtime.cgroup_kind()), &mut ours);
+    let whole = format!("berth (cgroup {})", runtime.cgroup_kind());
+    for (name, times) in ["  create", "  start", "  run", "  remove", &whole].into_iter().zip(&mut ours) {
+        report(name, times);
+    }
     for (name, times) in others.iter().zip(&mut theirs) {
         report(name, times);
     }
     Ok(())
 }
 
-async fn life(runtime: &Runtime, data: &Path, layer: &Path) -> Result<Duration> {
+async fn life(runtime: &Runtime, data: &Path, layer: &Path) -> Result<[Duration; 5]> {
     let id = ContainerId::parse("bench.web.1.a")?;
     let dir = data.join("agent/containers").join(id.as_str());
     let bundle = Bundle {
@@ -70,14 +75,18 @@ async fn life(runtime: &Runtime, data: &Path, layer: &Path) -> Result<Duration> 
     };
     let begun = Instant::now();
     let handle = runtime.create(&bundle).await?;
+    let created = begun.elapsed();
     handle.start().await?;
+    let started = begun.elapsed();
     let exit = handle.wait().await;
     drop(handle);
+    let exited = begun.elapsed();
     runtime.remove(&dir)?;
     if exit.code != 0 {
         bail!("it ended with {exit:?}");
     }
-    Ok(begun.elapsed())
+    let removed = begun.elapsed();
+    Ok([created, started - created, exited - started, removed - exited, removed])
 }
 
 fn oci(program: &str, data: &Path, layer: &Path) -> Result<Duration> {
@@ -92,6 +101,13 @@ fn oci(program: &str, data: &Path, layer: &Path) -> Result<Duration> {
         let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
         config["process"]["terminal"] = false.into();
         config["process"]["args"] = vec!["/bin/true"].into();
+        // The same work: a filter, if the caller has one for them (`SECCOMP=FILE`), and limits.
+        if let Ok(filter) = std::env::var("SECCOMP") {
+            config["linux"]["seccomp"] = serde_json::from_slice(&std::fs::read(filter)?)?;
+        }
+        config["linux"]["resources"] = serde_json::json!({
+            "memory": {"limit": 512 << 20}, "pids": {"limit": 512}, "cpu": {"shares": 1024},
+        });
         config["root"]["path"] = layer.to_string_lossy().into_owned().into();
         std::fs::write(&path, serde_json::to_vec(&config)?)?;
     }

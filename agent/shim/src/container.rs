@@ -5,7 +5,7 @@
 use crate::failure::During;
 use crate::init::{self, Inherited, tag};
 use crate::session::{own, pipe, pipes};
-use crate::{packet, rootfs, sys};
+use crate::{cgroup, packet, rootfs, sys};
 use berth_shim::protocol::{Failure, Spec, Stdio};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -50,10 +50,16 @@ pub(crate) fn create(spec: &Spec, own_program: (u64, u64)) -> Result<Container, 
     if spec.id_map.is_some() {
         namespaces |= libc::CLONE_NEWUSER;
     }
-    let (pid, pidfd) = match sys::clone(namespaces).during(|| "make namespaces".into())? {
-        sys::Side::Child => {
-            init::main(&Inherited { spec, shim: &sync_end, errors: &errors_end, pipes: theirs, own_program })
-        }
+    let group = cgroup::open(&spec.cgroup)?;
+    let (pid, pidfd) = match sys::clone(namespaces, group.directory()).during(|| "make namespaces".into())? {
+        sys::Side::Child => init::main(&Inherited {
+            spec,
+            cgroup_tasks: group.tasks(),
+            shim: &sync_end,
+            errors: &errors_end,
+            pipes: theirs,
+            own_program,
+        }),
         sys::Side::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop((sync_end, errors_end, theirs));
@@ -72,11 +78,8 @@ pub(crate) fn create(spec: &Spec, own_program: (u64, u64)) -> Result<Container, 
     Ok(Container { pid, pidfd, sync, errors: Some(errors), devpts, outputs, for_agent, master })
 }
 
-/// Ids, limits and mounts, in this order; then waits until the container has put itself together.
+/// Ids and mounts, in this order; then waits until the container has put itself together.
 fn hand_over(spec: &Spec, pid: i32, sync: &OwnedFd) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
-    for procs in &spec.cgroup_procs {
-        std::fs::write(procs, pid.to_string()).during(|| format!("join {}", procs.display()))?;
-    }
     let proc = format!("/proc/{pid}");
     // Not permitted in some containers and CI: a warning's worth, but nobody reads ours.
     let _ = std::fs::write(format!("{proc}/oom_score_adj"), OOM_SCORE_ADJ);

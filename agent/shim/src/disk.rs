@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Counted again after this at the earliest.
 const MIN_PAUSE: Duration = Duration::from_secs(2);
+/// Counted again after this at the latest while nothing changes.
+const IDLE_PAUSE: Duration = Duration::from_secs(8);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Counting takes at most this part of one CPU.
 const SHARE: u32 = 50;
@@ -20,19 +22,23 @@ const PER_ENTRY: u64 = 512;
 pub(crate) struct Usage {
     pub(crate) next: Instant,
     pub(crate) bytes: u64,
+    pause: Duration,
 }
 
 impl Usage {
     pub(crate) fn new() -> Self {
-        Self { next: Instant::now() + MIN_PAUSE, bytes: 0 }
+        Self { next: Instant::now() + MIN_PAUSE, bytes: 0, pause: MIN_PAUSE }
     }
 
     /// Counts, and sets when to count next. Stops counting at `limit`: more does not matter.
     pub(crate) fn count(&mut self, layer: &Path, limit: u64) {
         let begun = Instant::now();
-        self.bytes = size(layer, limit);
-        let pause = (begun.elapsed() * SHARE).clamp(MIN_PAUSE, MAX_PAUSE);
-        self.next = Instant::now() + pause;
+        let bytes = size(layer, limit);
+        let rests = bytes == self.bytes;
+        self.bytes = bytes;
+        self.pause = if rests { (self.pause * 2).min(IDLE_PAUSE) } else { MIN_PAUSE };
+        self.pause = self.pause.max(begun.elapsed() * SHARE).min(MAX_PAUSE);
+        self.next = Instant::now() + self.pause;
     }
 }
 

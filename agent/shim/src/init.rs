@@ -7,7 +7,7 @@ use crate::confine::{Rules, Stdio, confine, give_up};
 use crate::failure::{During, exec_failure};
 use crate::rootfs::{self, Sources};
 use crate::user::User;
-use crate::{attach, packet, sys, user};
+use crate::{attach, cgroup, packet, sys, user};
 use berth_shim::protocol::{Failure, Spec};
 use rustix::pty::OpenptFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -30,6 +30,8 @@ pub(crate) mod tag {
 /// What the first process inherits.
 pub(crate) struct Inherited<'a> {
     pub(crate) spec: &'a Spec,
+    /// Files of cgroup v1 it writes itself into.
+    pub(crate) cgroup_tasks: &'a [OwnedFd],
     pub(crate) shim: &'a OwnedFd,
     pub(crate) errors: &'a OwnedFd,
     /// stdin, stdout, stderr; none when a terminal is to be made.
@@ -40,10 +42,11 @@ pub(crate) struct Inherited<'a> {
 /// The whole life of pid 1.
 pub(crate) fn main(inherited: &Inherited<'_>) -> ! {
     sys::block_signals();
+    let joined = cgroup::join(inherited.cgroup_tasks);
     let mut keep = vec![inherited.shim.as_raw_fd(), inherited.errors.as_raw_fd()];
     keep.extend(inherited.pipes.iter().flatten().map(AsRawFd::as_raw_fd));
     sys::close_all_but(&keep);
-    match prepare(inherited) {
+    match joined.and_then(|()| prepare(inherited)) {
         Ok((stdio, user)) => {
             run(inherited, &stdio, &user);
         }
@@ -123,7 +126,7 @@ fn run(inherited: &Inherited<'_>, terminal: &Option<OwnedFd>, user: &Result<User
         Ok((message, _)) if message.first() == Some(&tag::GO) => {}
         _ => return, // cancelled
     }
-    let Ok(side) = sys::clone(0) else { return };
+    let Ok(side) = sys::clone(0, None) else { return };
     match side {
         sys::Side::Child => {
             let failure = program(inherited, terminal, user);

@@ -5,6 +5,7 @@
 //! inherits nothing of the agent's, so that nothing that happens to the agent happens to the container.
 
 mod attach;
+mod cgroup;
 mod confine;
 mod container;
 mod disk;
@@ -22,6 +23,7 @@ mod user;
 use berth_shim::protocol::{Failure, LOCK, Reply, Spec};
 use failure::During;
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,29 +31,35 @@ use std::os::fd::{AsFd, OwnedFd};
 fn main() {
     let (mut spec, boot) = (Vec::new(), sys::take_fd(1));
     let read = File::from(sys::take_fd(0)).read_to_end(&mut spec);
+    let spec = read.during(|| "read the spec".into()).and_then(|_| {
+        serde_json::from_slice::<Spec>(&spec)
+            .map_err(|error| Failure { stage: "read the spec".into(), text: error.to_string() })
+    });
+    // Born in its cgroup, where moving there later takes milliseconds. Else it stays in the agent's, which is only
+    // worse for upgrades.
+    let group = spec.as_ref().ok().and_then(|spec| cgroup::for_shim(&spec.cgroup));
+    let forked = match &group {
+        Some(group) => sys::clone(0, Some(group.as_fd())).or_else(|_| sys::clone(0, None)),
+        None => sys::clone(0, None),
+    };
     // The launched process ends at once; its child is nobody's but init's.
-    match sys::clone(0) {
+    match forked {
         Ok(sys::Side::Child) => {}
         Ok(sys::Side::Parent(..)) => sys::exit(0),
         Err(_) => sys::exit(1),
     }
     let Ok(boot) = leave_agent(boot) else { sys::exit(1) };
-    let ended = read.during(|| "read the spec".into()).and_then(|_| {
+    drop(group);
+    let ended = spec.and_then(|spec| {
         let boot = boot.try_clone().during(|| "keep the agent's socket".into())?;
-        shim(&spec, boot)
+        shim(spec, boot)
     });
-    if let Err(failure) = ended {
-        let _ = serve::reply(&boot, &Reply::Failed(failure), &[]);
-        sys::exit(1);
-    }
+    let Err(failure) = ended;
+    let _ = serve::reply(&boot, &Reply::Failed(failure), &[]);
+    sys::exit(1)
 }
 
-fn shim(spec: &[u8], boot: OwnedFd) -> Result<(), Failure> {
-    let spec: Spec = serde_json::from_slice(spec)
-        .map_err(|error| Failure { stage: "read the spec".into(), text: error.to_string() })?;
-    for procs in &spec.shim_procs {
-        let _ = std::fs::write(procs, "0"); // else it stays in the agent's, which is only worse for upgrades
-    }
+fn shim(spec: Spec, boot: OwnedFd) -> Result<Infallible, Failure> {
     // The last to be killed for memory; not permitted everywhere.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
     let own_program = container::own_program().during(|| "find the shim's own program".into())?;
@@ -71,14 +79,13 @@ fn shim(spec: &[u8], boot: OwnedFd) -> Result<(), Failure> {
         serve::Shim::new(spec, container, own_program, listener, boot).during(|| "open the log".into()),
     );
     match shim {
-        Ok(shim) => shim.run(),
+        Ok(shim) => shim.run(), // with `lock` held to the end of the process
         Err(failure) => {
             sys::kill(pid, libc::SIGKILL);
-            return Err(failure);
+            drop(lock);
+            Err(failure)
         }
     }
-    drop(lock);
-    Ok(())
 }
 
 /// A session of its own, no input or output, no signal that could end it by accident, not to be looked into.

@@ -51,16 +51,28 @@ pub struct Spec {
     pub open_files: u64,
     /// Bytes the writable layer may take; `None` is unlimited or limited by the file system's own quota.
     pub disk_bytes: Option<u64>,
-    /// The `cgroup.procs` files it is put into.
-    pub cgroup_procs: Vec<PathBuf>,
-    /// The `cgroup.procs` files the shim puts itself into.
-    pub shim_procs: Vec<PathBuf>,
+    /// Its cgroups.
+    pub cgroup: Cgroup,
     /// Where kills for memory are counted (`memory.events` or `memory.oom_control`).
     pub oom_events: Option<PathBuf>,
     /// Words for the memory limit in messages, such as `512 MiB`.
     pub memory_words: String,
     /// BPF programs, installed in this order; each instruction is `code << 48 | jt << 40 | jf << 32 | k`.
     pub seccomp: Vec<Vec<u64>>,
+}
+
+/// The cgroups of a container and its shim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Cgroup {
+    /// One directory in each hierarchy. The shim stays in the agent's: a move costs milliseconds.
+    V1(Vec<PathBuf>),
+    /// One directory, and another for the shim.
+    V2 {
+        /// The container's.
+        container: PathBuf,
+        /// For all shims.
+        shims: PathBuf,
+    },
 }
 
 /// A directory or file of the node inside the container.

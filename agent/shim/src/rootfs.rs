@@ -6,7 +6,7 @@
 
 use crate::failure::During;
 use crate::{attach, sys};
-use berth_shim::protocol::{Failure, Spec};
+use berth_shim::protocol::{Cgroup, Failure, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -126,8 +126,7 @@ pub(crate) fn assemble(spec: &Spec, sources: &Sources) -> Result<Assembled, Fail
         DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY,
     )
     .during(|| "prepare masks".into())?;
-    let is_v2 = spec.cgroup_procs.len() == 1;
-    let cgroup = if is_v2 {
+    let cgroup = if matches!(spec.cgroup, Cgroup::V2 { .. }) {
         attach::new_mount("cgroup2", &[], DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY).ok()
     } else {
         None

@@ -14,7 +14,7 @@ use berth_shim::segment::{STDERR, STDOUT};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -134,7 +134,7 @@ impl Shim {
     }
 
     /// Tells the agent that the container is set up, then serves it until its end.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self) -> ! {
         let for_agent = std::mem::take(&mut self.container.for_agent);
         let created = Reply::Created { pid: self.container.pid.unsigned_abs() };
         if let Some(boot) = &self.boot {
@@ -159,7 +159,7 @@ impl Shim {
                 }
             }
             if init_ended {
-                return self.finish();
+                self.finish();
             }
             self.tick();
             self.connections.retain(|connection| connection.is_open);
@@ -447,10 +447,12 @@ impl Shim {
             }
             return;
         }
-        let (Some(usage), Some(limit)) = (&mut self.usage, self.spec.disk_bytes) else { return };
+        let (Some(usage), Some(limit)) = (&self.usage, self.spec.disk_bytes) else { return };
         if Instant::now() < usage.next {
             return;
         }
+        self.count_oom(); // v1 does not tell by itself
+        let Some(usage) = &mut self.usage else { return };
         usage.count(&self.spec.upper, limit);
         if usage.bytes > limit {
             let text = format!(
@@ -472,7 +474,7 @@ impl Shim {
     }
 
     /// Pid 1 has ended and the kernel has killed the rest: what is left is to tell.
-    fn finish(mut self) {
+    fn finish(mut self) -> ! {
         let status = sys::wait_child(self.container.pid);
         if let Some(errors) = &self.container.errors {
             // Its last words may have come together with its end.
@@ -522,6 +524,9 @@ impl Shim {
             };
             let _ = reply(&connection.socket, &answer, &[]);
         }
+        // Not by way of our destructors: closing the last of the container's file systems takes the kernel some
+        // milliseconds, and the lock, which is closed before them this way, is what the next step waits for.
+        sys::exit(0)
     }
 }
 
@@ -571,11 +576,10 @@ pub(crate) fn reply(socket: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) -> io::Res
     packet::send(socket, &bytes, &fds)
 }
 
-/// Write, sync, rename: there is a whole file or none.
+/// Write and rename, without a sync: the file matters to agents of this boot only (after a crash of the machine there
+/// is no container to attach to, and an unreadable file says just that), and a sync waits for the whole disk.
 fn write_exit(dir: &Path, exit: &Exit) -> io::Result<()> {
     let new = dir.join("exit.json.new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(exit)?)?;
-    file.sync_data()?;
+    std::fs::write(&new, serde_json::to_vec(exit)?)?;
     std::fs::rename(&new, dir.join(EXIT))
 }

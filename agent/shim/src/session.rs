@@ -2,9 +2,10 @@
 //!
 //! In: a process, the container. Out: a child of the shim in all of the container's namespaces and its cgroup.
 
+use crate::cgroup::Group;
 use crate::confine::{Rules, Stdio, confine, give_up};
 use crate::failure::During;
-use crate::{init, sys, user};
+use crate::{cgroup, init, sys, user};
 use berth_shim::protocol::{Failure, Process, Spec};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::PipeFlags;
@@ -36,8 +37,9 @@ pub(crate) fn start(place: &Place<'_>, process: &Process) -> Result<Session, Fai
     let (stdio, for_agent, master) = stdio(place, process)?;
     let (errors, errors_end) = pipe(PipeFlags::NONBLOCK).during(|| "make a pipe".into())?;
     let (report, report_end) = pipe(PipeFlags::empty()).during(|| "make a pipe".into())?;
-    match sys::clone(0).during(|| "fork".into())? {
-        sys::Side::Child => helper(place, process, &stdio, &errors_end, &report_end),
+    let group = cgroup::open(&place.spec.cgroup)?;
+    match sys::clone(0, group.directory()).during(|| "fork".into())? {
+        sys::Side::Child => helper(place, &group, process, &stdio, &errors_end, &report_end),
         sys::Side::Parent(helper, _) => {
             drop((errors_end, report_end, stdio));
             sys::wait_child(helper);
@@ -100,8 +102,15 @@ pub(crate) fn own(fd: &OwnedFd, base: u32) -> rustix::io::Result<()> {
     rustix::fs::fchown(fd, Some(Uid::from_raw(base)), Some(Gid::from_raw(base)))
 }
 
-fn helper(place: &Place<'_>, process: &Process, stdio: &Stdio, errors: &OwnedFd, report: &OwnedFd) -> ! {
-    match enter(place) {
+fn helper(
+    place: &Place<'_>,
+    group: &Group,
+    process: &Process,
+    stdio: &Stdio,
+    errors: &OwnedFd,
+    report: &OwnedFd,
+) -> ! {
+    match enter(place, group) {
         Ok(sys::Side::Parent(pid, _)) => {
             let _ = rustix::io::write(report, &pid.to_le_bytes());
             sys::exit(0)
@@ -122,10 +131,8 @@ fn helper(place: &Place<'_>, process: &Process, stdio: &Stdio, errors: &OwnedFd,
 }
 
 /// Joins the cgroup and all namespaces; the pid namespace is the next child's, which is the shim's by `CLONE_PARENT`.
-fn enter(place: &Place<'_>) -> Result<sys::Side, Failure> {
-    for procs in &place.spec.cgroup_procs {
-        std::fs::write(procs, "0").during(|| format!("join {}", procs.display()))?;
-    }
+fn enter(place: &Place<'_>, group: &Group) -> Result<sys::Side, Failure> {
+    cgroup::join(group.tasks())?;
     let mut spaces = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
@@ -137,7 +144,7 @@ fn enter(place: &Place<'_>) -> Result<sys::Side, Failure> {
     }
     rustix::thread::move_into_thread_name_spaces(place.init, spaces)
         .during(|| "enter the container".into())?;
-    sys::clone(libc::CLONE_PARENT).during(|| "fork in the container".into())
+    sys::clone(libc::CLONE_PARENT, None).during(|| "fork in the container".into())
 }
 
 fn inside(place: &Place<'_>, process: &Process, stdio: &Stdio, errors: &OwnedFd) -> Failure {

@@ -33,10 +33,14 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// A new process with a copy of this one's memory, in the new namespaces of `flags`.
-pub(crate) fn clone(flags: libc::c_int) -> io::Result<Side> {
+/// A new process with a copy of this one's memory, in the new namespaces of `flags` and in `cgroup` (v2).
+pub(crate) fn clone(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
-    let wanted = u64::from(flags.unsigned_abs());
+    let mut wanted = u64::from(flags.unsigned_abs());
+    if cgroup.is_some() {
+        wanted |= CLONE_INTO_CGROUP;
+    }
     // CLONE_PARENT takes the parent's own exit signal.
     let exit_signal =
         if flags & libc::CLONE_PARENT != 0 { 0 } else { u64::from(libc::SIGCHLD.unsigned_abs()) };
@@ -44,6 +48,7 @@ pub(crate) fn clone(flags: libc::c_int) -> io::Result<Side> {
         flags: wanted | u64::from(libc::CLONE_PIDFD.unsigned_abs()),
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         exit_signal,
+        cgroup: cgroup.and_then(|dir| u64::try_from(dir.as_raw_fd()).ok()).unwrap_or(0),
         ..CloneArgs::default()
     };
     // SAFETY: without CLONE_VM this is fork: the child has its own copy of all memory. This process has one thread,

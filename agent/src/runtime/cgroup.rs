@@ -6,6 +6,7 @@
 
 use super::{RuntimeError, Stats};
 use berth_model::container::Limits;
+use berth_shim::protocol::Cgroup;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How long killed processes may take to leave their cgroup.
 const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 /// v1 hierarchies we use, when they are there; the first two must be.
-const V1_CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "freezer"];
+const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 
 /// This machine's cgroups, as far as they are ours.
 #[derive(Clone, Debug)]
@@ -117,7 +118,6 @@ impl Cgroups {
                 let _ = write(base, "memory.use_hierarchy", "1"); // gone, and always so, since 5.11
             }
             make(&root.dir)?;
-            make(&base.join("shims"))?;
         }
         Ok(Self { kind: Kind::V1, roots })
     }
@@ -152,12 +152,6 @@ impl Cgroups {
         Ok(group)
     }
 
-    /// Where shims put themselves: neither in a container's cgroup nor in the agent's, which may be killed whole.
-    pub(super) fn shim_procs(&self) -> Vec<PathBuf> {
-        let beside = |root: &Root| root.dir.parent().map(|base| base.join("shims/cgroup.procs"));
-        self.roots.iter().filter_map(beside).collect()
-    }
-
     /// Ids that have a cgroup.
     pub(super) fn ids(&self) -> Vec<String> {
         let mut ids: Vec<String> = self.roots.iter().flat_map(|root| children(&root.dir)).collect();
@@ -171,7 +165,7 @@ impl Cgroups {
         for root in &self.roots {
             let Some(base) = root.dir.parent() else { continue };
             for dir in [&root.dir, &base.join("shims"), base] {
-                let _ = fs::remove_dir(dir); // still in use: it stays
+                let _ = fs::remove_dir(dir); // still in use, or never made (v1 has no shims): it stays
             }
         }
     }
@@ -214,9 +208,20 @@ impl Group {
         Ok(())
     }
 
-    /// The files that take a process in.
-    pub(super) fn procs(&self) -> Vec<PathBuf> {
-        self.dirs.iter().map(|root| root.dir.join("cgroup.procs")).collect()
+    /// Where a shim puts the container and itself: it must be neither in the container's cgroup nor, in v2, in the
+    /// agent's, which a service manager may kill whole.
+    pub(super) fn join(&self) -> Cgroup {
+        let mut dirs: Vec<PathBuf> = self.dirs.iter().map(|root| root.dir.clone()).collect();
+        match (self.kind, dirs.pop()) {
+            (Kind::V2, Some(container)) => {
+                let root = container.ancestors().nth(2).unwrap_or(&container);
+                Cgroup::V2 { shims: root.join("shims"), container }
+            }
+            (_, last) => {
+                dirs.extend(last);
+                Cgroup::V1(dirs)
+            }
+        }
     }
 
     /// Where kills for memory are counted, as `oom_kill N`.

@@ -66,7 +66,7 @@ impl Runtime {
         self.cgroups.group(bundle.id.as_str()).kill_and_remove();
         let group = self.cgroups.create(bundle.id.as_str(), &bundle.limits)?;
         let made = async {
-            let spec = prepare::spec(bundle, &group, &self.cgroups, &self.seccomp)?;
+            let spec = prepare::spec(bundle, &group, &self.seccomp)?;
             let (boot, pid, fds) = self.shim.launch(&spec).await?;
             Handle::created(bundle, group.clone(), boot, pid, fds).await
         };

@@ -4,7 +4,7 @@
 
 use super::RuntimeError;
 use super::bundle::{Bundle, ExecSpec, IdMap, Stdio};
-use super::cgroup::{Cgroups, Group};
+use super::cgroup::Group;
 use berth_shim::protocol::{self, EXIT, Process, SOCKET, Spec};
 use std::fs;
 use std::io;
@@ -23,12 +23,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes the directory of `bundle` ready and says all a shim must know.
-pub(super) fn spec(
-    bundle: &Bundle,
-    group: &Group,
-    cgroups: &Cgroups,
-    seccomp: &[Vec<u64>],
-) -> Result<Spec, RuntimeError> {
+pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Result<Spec, RuntimeError> {
     check(bundle)?;
     let dir = &bundle.dir;
     make_dir(dir)?;
@@ -88,8 +83,7 @@ pub(super) fn spec(
         },
         open_files: limits.open_files,
         disk_bytes: limits.disk_mib.map(|mib| mib * 1024 * 1024),
-        cgroup_procs: group.procs(),
-        shim_procs: cgroups.shim_procs(),
+        cgroup: group.join(),
         oom_events: group.oom_events(),
         memory_words: limits.memory_mib.map_or_else(|| "no limit".to_owned(), |mib| format!("{mib} MiB")),
         seccomp: seccomp.to_vec(),
