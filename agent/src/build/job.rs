@@ -247,7 +247,7 @@ impl Job {
         }
         let dir = match &plan.make {
             Make::Source { exclude } => self.source_layer(index, tree, exclude).await?,
-            Make::Script { .. } => self.script_layer(index, plan, scope, tree, lowers, turn.base).await?,
+            Make::Script { .. } => self.script_layer(index, plan, tree, lowers, turn.base).await?,
         };
         let (known, blob) = self.take_over(plan, dir).await?;
         self.images().layers().remember(scope, &plan.key, &known)?;
@@ -291,7 +291,6 @@ impl Job {
         &self,
         index: usize,
         plan: &LayerPlan,
-        scope: &Scope,
         tree: &Path,
         lowers: &[PathBuf],
         base: u32,
@@ -347,7 +346,7 @@ impl Job {
             upper: step_upper.clone(),
             lowers,
             script: script.clone(),
-            env: self.environment(scope, env).await?,
+            env: self.environment(env).await?,
             caches: mounts.iter().map(|(dir, target)| (dir.clone(), Path::new("/").join(target))).collect(),
             as_root: *as_root,
             limits: self.request.limits.clone(),
@@ -362,19 +361,13 @@ impl Job {
         Ok(layer)
     }
 
-    /// The image's environment, then config vars, then the step's own.
+    /// The image's environment, then the step's own. The plan has already put into that the config vars the step may see,
+    /// and the layer's key covers them: any other would make a layer differ from what its key says.
     async fn environment(
         &self,
-        scope: &Scope,
         own: &std::collections::BTreeMap<berth_model::EnvName, String>,
     ) -> Result<Vec<(String, String)>, BuildError> {
         let mut env = self.images().describe(&self.request.plan.build_image).await?.config.env;
-        // What is shared between apps must not be made with the variables of one of them.
-        if *scope != Scope::Shared {
-            let steering = |name: &str| matches!(name, "PATH" | "HOME") || name.starts_with("LD_");
-            let vars = self.request.config.iter().filter(|(name, _)| !steering(name.as_str()));
-            env.extend(vars.map(|(name, value)| (name.clone(), value.clone())));
-        }
         env.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
         Ok(env.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }

@@ -270,7 +270,8 @@ pub(crate) fn remove_tree(root: &Path) -> io::Result<()> {
     match fs::symlink_metadata(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Ok(found) if !found.is_dir() => return fs::remove_file(root),
-        result => drop(result?),
+        Err(error) => return Err(error),
+        Ok(_) => {}
     }
     let mut name = root.file_name().unwrap_or_default().to_owned();
     name.push(format!(".removing-{}", random()));

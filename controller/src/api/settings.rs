@@ -81,7 +81,7 @@ async fn patch_global_config(
             [] => Ok(()),
             failed => Err(crate::errors::failed(format!(
                 "the values are set, but these apps still run with the old ones: {}; see above why, then: berth \
-                 ps:rebuild or berth ps:restart",
+                 ps:restart APP",
                 failed.join(", ")
             ))),
         }
