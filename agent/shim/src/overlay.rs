@@ -35,8 +35,10 @@ pub(crate) fn mount(spec: &Spec, userns: Option<BorrowedFd<'_>>) -> Result<Owned
         lowers.push(tree);
     }
     match by_descriptors(spec, &lowers) {
-        // Before Linux 6.13 layers have no descriptors.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::BADF) => by_paths(spec, &lowers),
+        // Before Linux 6.13 layers have no descriptors, and before 6.5 no option of an overlay has.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::BADF | rustix::io::Errno::OPNOTSUPP) => {
+            by_paths(spec, &lowers)
+        }
         result => result.during(|| "mount the overlay".into()),
     }
 }
