@@ -8,7 +8,6 @@ use crate::failure::During;
 use crate::sys;
 use berth_shim::protocol::{Failure, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
