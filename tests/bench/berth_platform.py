@@ -99,9 +99,11 @@ class Berth:
             except OSError:
                 continue
             line = b" ".join(words).decode(errors="replace")
-            if self.data in line and ("shim" in words[0].decode(errors="replace") or os.path.basename(words[0]) == b"berth"):
-                kind = "shim" if "shim" in words[0].decode(errors="replace") else words[1].decode()
-                found.append((int(entry), kind))
+            name = open(f"/proc/{entry}/comm").read().strip() if os.path.exists(f"/proc/{entry}/comm") else ""
+            if name == "berth-shim":
+                found.append((int(entry), "shim"))
+            elif self.data in line and os.path.basename(words[0]) == b"berth":
+                found.append((int(entry), words[1].decode()))
         return found
 
 

@@ -59,9 +59,11 @@ impl Census {
             Command::new("nft").args(["list", "table", "inet", &format!("berth_{instance}")]).output()?;
         let mut shims = BTreeSet::new();
         for pid in names(Path::new("/proc")).iter().filter_map(|name| name.parse::<u32>().ok()) {
-            let cwd_or_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&cwd_or_line).replace('\0', " ");
-            if line.contains("shim") && line.contains(&data_text) {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            // A shim holds its container's directory open; the container's own init, of the same name, holds nothing.
+            let open = names(Path::new(&format!("/proc/{pid}/fd"))).into_iter();
+            let mut open = open.filter_map(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok());
+            if comm.trim() == "berth-shim" && open.any(|path| path.starts_with(data)) {
                 shims.insert(pid);
             }
         }
