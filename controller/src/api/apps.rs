@@ -77,7 +77,7 @@ async fn patch(
     }))
 }
 
-/// Renames an app. A running one is started anew under its new name before the old containers go.
+/// Renames an app. A running one is started anew under its new name, with a short gap.
 #[utoipa::path(post, path = "/v1/apps/{app}/rename", tag = "apps", params(("app" = AppName, Path)),
     request_body = RenameApp, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
 async fn rename(
