@@ -17,6 +17,9 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("samples_of_other_builders_are_refused_with_advice", refused),
 ];
 
+/// Port of the proxy for the sample that speaks TCP; below the range that `connect` takes from.
+const TCP_PORT: u16 = 17_000;
+
 #[derive(Deserialize)]
 struct Expect {
     #[serde(default)]
@@ -119,7 +122,7 @@ fn sample(berth: &Berth, name: &str) -> Result<()> {
         berth.ok(&["config:set", name, &format!("{key}={value}")])?;
     }
     if let Some(port) = expect.tcp.first() {
-        berth.ok(&["ports:add", name, &format!("tcp:{}:{}", tcp_port(name), port.container_port)])?;
+        berth.ok(&["ports:add", name, &format!("tcp:{}:{}", TCP_PORT, port.container_port)])?;
     }
     let repo = Repo::of_directory(berth, name, &directory(name))?;
     let pushed = repo.push()?.all();
@@ -138,7 +141,7 @@ fn sample(berth: &Berth, name: &str) -> Result<()> {
         check(berth, name, wanted)?;
     }
     for exchange in &expect.tcp {
-        let address = (berth.http.ip(), tcp_port(name));
+        let address = (berth.http.ip(), TCP_PORT);
         let mut stream = until(Duration::from_secs(10), "the TCP port", || {
             let stream = std::net::TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -175,11 +178,6 @@ fn sample(berth: &Berth, name: &str) -> Result<()> {
         self::variant(berth, name, &repo, variant).with_context(|| format!("variant {}", variant.name))?;
     }
     Ok(())
-}
-
-/// Ports of the machine for the samples that speak TCP; below the range that `connect` takes from.
-fn tcp_port(_name: &str) -> u16 {
-    17_000
 }
 
 fn variant(berth: &Berth, app: &str, repo: &Repo, variant: &Variant) -> Result<()> {
