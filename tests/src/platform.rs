@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -109,8 +110,19 @@ fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A port of this machine's that nobody has, below those that outgoing connections are given (ip(7), 32768 on): a test
+/// that stops the platform wants the same port again.
 fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 10_000)?;
+    loop {
+        let tried = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(tried < 10_000, "no port from 20000 to 29999 is free");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + (start + tried) % 10_000));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
 }
 
 impl Berth {

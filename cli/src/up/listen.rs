@@ -7,9 +7,13 @@ use anyhow::{Context, Result, anyhow};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Where apps are served when port 80 is taken and nobody said where else.
 const SECOND_CHOICE: &str = "0.0.0.0:8000";
+
+/// How long an address may still belong to a process that is ending, such as a role of a killed `berth up`.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Binds the proxy's HTTP listener: where the user said, else port 80, else port 8000.
 pub(super) fn http(wanted: Option<SocketAddr>) -> Result<TcpListener> {
@@ -17,7 +21,7 @@ pub(super) fn http(wanted: Option<SocketAddr>) -> Result<TcpListener> {
         return bind(address, "--http");
     }
     let first = DEFAULT_HTTP.parse().context("the default is an address")?;
-    match TcpListener::bind::<SocketAddr>(first) {
+    match bind_patiently(first) {
         Ok(listener) => Ok(listener),
         Err(error) => {
             tracing::warn!("{}; serving apps at {SECOND_CHOICE} instead", in_the_way(first, &error));
@@ -32,8 +36,26 @@ pub(super) fn check(address: SocketAddr, option: &str) -> Result<()> {
 }
 
 fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
+    bind_patiently(address)
         .map_err(|error| anyhow!("{}; choose another address with {option}", in_the_way(address, &error)))
+}
+
+/// A socket outlives the lock of the role that had it by a moment, and nobody can be seen to hold it while its process
+/// ends: only an address that somebody visibly keeps is refused at once.
+fn bind_patiently(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if error.kind() == ErrorKind::AddrInUse
+                    && began.elapsed() < ENDING
+                    && holder(address.port()).is_none_or(|who| who.starts_with("berth ")) =>
+            {
+                std::thread::sleep(super::LOOK_AGAIN);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn in_the_way(address: SocketAddr, error: &std::io::Error) -> String {
