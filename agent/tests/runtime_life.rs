@@ -216,6 +216,84 @@ async fn a_created_container_of_a_dead_agent_is_taken_down() {
     assert!(machine.runtime.leftovers().is_empty());
 }
 
+/// The shim that serves `dir`: it holds the container's lock open.
+fn shim_of(dir: &std::path::Path) -> Option<nix::unistd::Pid> {
+    let lock = dir.join("lock");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pid = pids.find(|pid| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        comm.trim() == "berth-shim"
+            && open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|path| path == lock)
+    })?;
+    Some(nix::unistd::Pid::from_raw(pid))
+}
+
+/// Kills the shim and waits for its successor.
+async fn replace_shim(dir: &std::path::Path) {
+    let dead = shim_of(dir).unwrap();
+    nix::sys::signal::kill(dead, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let begun = std::time::Instant::now();
+    while !shim_of(dir).is_some_and(|shim| shim != dead && dir.join("ctl.sock").exists()) {
+        assert!(begun.elapsed().as_secs() < 10, "no new shim came");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_shim_is_replaced_and_the_container_lives_on() {
+    let machine = Machine::new();
+    let mut bundle = machine
+        .sh("i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; echo e$i >&2; sleep 0.05; done; exit 5");
+    bundle.stdio = Stdio::Logged;
+    let log_dir = bundle.log_dir.clone().unwrap();
+    let handle = machine.start(&bundle).await;
+    for _ in 0..3 {
+        replace_shim(&bundle.dir).await;
+    }
+    // The new shim can all that the first could, for this agent and for the next.
+    let mut exec = ExecSpec { argv: vec!["echo".into(), "here".into()], ..ExecSpec::default() };
+    assert_eq!(output_of(handle.exec(exec.clone()).await.unwrap()).await, "here\n");
+    let pid = handle.pid();
+    drop(handle);
+    let Attached::Alive(handle) = machine.runtime.attach(&bundle.dir).await.unwrap() else {
+        panic!("it runs")
+    };
+    assert_eq!(handle.pid(), pid, "the same process");
+    replace_shim(&bundle.dir).await;
+    exec.argv[1] = "again".into();
+    assert_eq!(output_of(handle.exec(exec).await.unwrap()).await, "again\n");
+    let exit = handle.wait().await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (5, None, false), "the program's own exit code");
+    let (entries, _) = logs::tail(&log_dir, usize::MAX).unwrap();
+    let of =
+        |stream| entries.iter().filter(move |entry| entry.stream == stream).map(|entry| entry.text.clone());
+    assert_eq!(
+        of(LogStream::Stdout).collect::<Vec<_>>(),
+        (1..=60).map(|i| i.to_string()).collect::<Vec<_>>()
+    );
+    assert_eq!(of(LogStream::Stderr).count(), 60);
+    drop(handle);
+    machine.runtime.remove(&bundle.dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_terminal_session_outlives_its_shim() {
+    let machine = Machine::new();
+    let mut bundle = machine.sh("echo ready; read line; stty size; exit 4");
+    bundle.stdio = Stdio::Tty { rows: 20, cols: 60 };
+    let handle = machine.start(&bundle).await;
+    let mut session = handle.take_session().unwrap();
+    let mut seen = String::new();
+    read_until(&mut session.stdout, &mut seen, "ready").await;
+    replace_shim(&bundle.dir).await;
+    session.resize(30, 90).await.unwrap();
+    session.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+    read_until(&mut session.stdout, &mut seen, "30 90").await;
+    assert_eq!(session.wait().await, 4);
+}
+
 #[tokio::test]
 async fn exec_and_terminals_work() {
     let machine = Machine::new();
@@ -305,7 +383,8 @@ async fn orphans_are_reaped() {
 #[tokio::test]
 async fn nothing_is_left_after_fifty_lives() {
     let machine = Machine::new();
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let ours = machine.data.path().to_str().unwrap();
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().matches(ours).count();
     let before = mounts();
     let bundle = machine.bundle(&["/bin/true"]);
     for _ in 0..50 {

@@ -19,7 +19,7 @@ fn kill_each(berth: &mut Berth) -> Result<()> {
     let repo = push_server(berth, app, "one", &[])?;
     berth.ok(&["ps:scale", app, "web=2"])?;
     let pids = berth.pids(app)?;
-    for role in [Role::Controller, Role::Agent, Role::Proxy] {
+    for role in [Role::Controller, Role::Agent, Role::Proxy, Role::Shims] {
         let load = berth.load(app, 3);
         until(Duration::from_secs(10), "load", || {
             ensure!(load.answered() > 50, "none yet");
@@ -97,7 +97,8 @@ fn random_kills(berth: &mut Berth) -> Result<()> {
             .stderr(std::process::Stdio::piped())
             .spawn()?;
         let after = Duration::from_millis(random.below(1500));
-        let role = [Role::Controller, Role::Agent, Role::Proxy][usize::try_from(random.below(3))?];
+        let role =
+            [Role::Controller, Role::Agent, Role::Proxy, Role::Shims][usize::try_from(random.below(4))?];
         let begun = Instant::now();
         until(Duration::from_secs(5), "the moment", || {
             ensure!(begun.elapsed() >= after, "not yet");

@@ -1,5 +1,6 @@
 //! One running platform.
 
+use crate::census::Census;
 use crate::http::{self, Reply, Request};
 use crate::load::Load;
 use anyhow::{Context, Result, bail, ensure};
@@ -81,6 +82,8 @@ pub enum Role {
     Controller,
     /// Runs containers.
     Agent,
+    /// Every container's own supervisor.
+    Shims,
     /// Serves requests.
     Proxy,
 }
@@ -296,6 +299,7 @@ impl Berth {
             Role::Controller => "controller",
             Role::Agent => "agent",
             Role::Proxy => "proxy",
+            Role::Shims => bail!("every container has a shim of its own"),
         };
         let children = std::fs::read_to_string(format!("/proc/{up}/task/{up}/children"))?;
         for child in children.split_whitespace() {
@@ -309,6 +313,9 @@ impl Berth {
 
     /// Sends SIGKILL to a role and waits until another process has its place (not for [`Role::Up`]).
     pub fn kill(&mut self, role: Role) -> Result<()> {
+        if role == Role::Shims {
+            return self.kill_shims();
+        }
         let old = self.pid(role)?;
         kill(old, Signal::SIGKILL)?;
         if role == Role::Up {
@@ -320,6 +327,22 @@ impl Berth {
         until(Duration::from_secs(30), "the role to be started again", || {
             let new = self.pid(role)?;
             ensure!(new != old, "still the old one");
+            Ok(())
+        })
+    }
+
+    fn kill_shims(&self) -> Result<()> {
+        let old = Census::take(self)?.shims;
+        for shim in &old {
+            // One may have ended with its container meanwhile.
+            match kill(Pid::from_raw(i32::try_from(*shim)?), Signal::SIGKILL) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(error) => return Err(error).context("killing a shim"),
+            }
+        }
+        until(Duration::from_secs(30), "the killed shims to be gone", || {
+            let new = Census::take(self)?.shims;
+            ensure!(new.is_disjoint(&old), "{old:?} then {new:?}");
             Ok(())
         })
     }

@@ -6,7 +6,8 @@ use crate::failure::During;
 use crate::init::{self, Inherited, tag};
 use crate::session::{own, pipe, pipes};
 use crate::{cgroup, packet, rootfs, sys};
-use berth_shim::protocol::{Failure, Spec, Stdio};
+use berth_shim::protocol::{Failure, Kept, Spec, Stdio};
+use berth_shim::segment::{STDERR, STDOUT};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
@@ -29,8 +30,8 @@ pub(crate) struct Container {
     /// Ends when the program runs; else says why it does not.
     pub(crate) errors: Option<OwnedFd>,
     pub(crate) devpts: OwnedFd,
-    /// stdout and stderr to be logged.
-    pub(crate) outputs: Vec<OwnedFd>,
+    /// What is to be logged, and which stream it is.
+    pub(crate) outputs: Vec<(u8, OwnedFd)>,
     /// For the agent: stdin, stdout, stderr, or the terminal's master.
     pub(crate) for_agent: Vec<OwnedFd>,
     pub(crate) master: Option<OwnedFd>,
@@ -76,6 +77,22 @@ pub(crate) fn create(spec: &Spec, own_program: (u64, u64)) -> Result<Container, 
         for_agent.push(master.try_clone().during(|| "hand the terminal over".into())?);
     }
     Ok(Container { pid, pidfd, sync, errors: Some(errors), devpts, outputs, for_agent, master })
+}
+
+/// Takes over a running container from a dead shim. Its first process is not our child: how the program ended comes over
+/// the socket, as it always does, and whoever inherits orphans reaps it.
+pub(crate) fn adopt(kept: &Kept, fds: Vec<OwnedFd>) -> Result<Container, Failure> {
+    let wrong = || Failure { stage: "take over".into(), text: "the descriptors do not fit".into() };
+    if fds.len() != kept.descriptors() {
+        return Err(wrong());
+    }
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(wrong);
+    let (pidfd, sync, devpts) = (next()?, next()?, next()?);
+    let outputs = kept.outputs.iter().map(|stream| Ok((*stream, next()?))).collect::<Result<_, _>>()?;
+    let master = if kept.terminal { Some(next()?) } else { None };
+    let pid = i32::try_from(kept.pid).map_err(|_| wrong())?;
+    Ok(Container { pid, pidfd, sync, errors: None, devpts, outputs, for_agent: Vec::new(), master })
 }
 
 /// Ids and mounts, in this order; then waits until the container has put itself together.
@@ -144,7 +161,7 @@ fn join_network(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-type Ends = (Vec<OwnedFd>, Vec<OwnedFd>, Option<[OwnedFd; 3]>);
+type Ends = (Vec<(u8, OwnedFd)>, Vec<OwnedFd>, Option<[OwnedFd; 3]>);
 
 /// What is logged, what the agent gets, what the container gets.
 fn stdio(spec: &Spec) -> rustix::io::Result<Ends> {
@@ -164,7 +181,8 @@ fn stdio(spec: &Spec) -> rustix::io::Result<Ends> {
                 rustix::fs::fcntl_setfl(ours, OFlags::NONBLOCK)?;
                 own(theirs, base)?;
             }
-            Ok((vec![stdout, stderr], Vec::new(), Some([null, stdout_end, stderr_end])))
+            let outputs = vec![(STDOUT, stdout), (STDERR, stderr)];
+            Ok((outputs, Vec::new(), Some([null, stdout_end, stderr_end])))
         }
     }
 }

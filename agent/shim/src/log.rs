@@ -99,7 +99,7 @@ impl Writer {
 
 /// One output of the container: what of its last line has come so far.
 pub(crate) struct Lines {
-    stream: u8,
+    pub(crate) stream: u8,
     partial: Vec<u8>,
 }
 

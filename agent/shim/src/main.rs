@@ -1,4 +1,5 @@
-//! The shim of one container: holds its pipes, reaps it, tells how it ended, and outlives the agent.
+//! The shim of one container: holds its pipes, reaps it, tells how it ended, and outlives the agent. When it dies
+//! itself, the agent has copies of what it held and starts another that takes over.
 //!
 //! In: the spec on standard input; the agent at the other end of the socket that is standard output. Out: the
 //! container, set up and waiting; its life until the end. It leaves the agent's session and process group first, and
@@ -72,8 +73,15 @@ fn shim(spec: Spec, boot: OwnedFd) -> Result<Infallible, Failure> {
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .during(|| "take the lock: does another shim run this container?".into())?;
     let listener = serve::listen(&dir).during(|| "make the control socket".into())?;
-    let container = container::create(&spec, own_program)?;
+    let container = match &spec.adopt {
+        None => container::create(&spec, own_program)?,
+        Some(kept) => {
+            let (_, fds) = packet::receive(&boot).during(|| "receive the container".into())?;
+            container::adopt(kept, fds)?
+        }
+    };
     drop(dir);
+    let adopts = spec.adopt.is_some(); // a number that is not our child's may mean another by now
     let (pid, shim) = (
         container.pid,
         serve::Shim::new(spec, container, own_program, listener, boot).during(|| "open the log".into()),
@@ -81,7 +89,9 @@ fn shim(spec: Spec, boot: OwnedFd) -> Result<Infallible, Failure> {
     match shim {
         Ok(shim) => shim.run(), // with `lock` held to the end of the process
         Err(failure) => {
-            sys::kill(pid, libc::SIGKILL);
+            if !adopts {
+                sys::kill(pid, libc::SIGKILL);
+            }
             drop(lock);
             Err(failure)
         }

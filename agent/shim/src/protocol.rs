@@ -59,6 +59,31 @@ pub struct Spec {
     pub memory_words: String,
     /// BPF programs, installed in this order; each instruction is `code << 48 | jt << 40 | jf << 32 | k`.
     pub seccomp: Vec<Vec<u64>>,
+    /// Set nothing up: the container runs and its shim died. The descriptors of its `Kept` are the first packet on the
+    /// connection the new shim is born with.
+    #[serde(default)]
+    pub adopt: Option<Kept>,
+}
+
+/// What a shim holds of a running container, in the order of its descriptors: a pidfd of its first process, the socket
+/// to that process, its devpts, the read ends of `outputs`, the master of its terminal if there is one. The agent keeps
+/// copies, so that the death of a shim ends nothing, and hands them to the shim that takes over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its first process on the node.
+    pub pid: u32,
+    /// Which streams are logged (`segment::STDOUT`, `segment::STDERR`).
+    pub outputs: Vec<u8>,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+}
+
+impl Kept {
+    /// How many descriptors go with it.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        3 + self.outputs.len() + usize::from(self.terminal)
+    }
 }
 
 /// The cgroups of a container and its shim.
@@ -150,10 +175,10 @@ pub enum Reply {
         /// On the node.
         pid: u32,
     },
-    /// How far the container is.
+    /// How far the container is. Comes with the descriptors of `kept`.
     State {
-        /// Its first process on the node.
-        pid: u32,
+        /// What to keep for the shim's successor.
+        kept: Kept,
         /// `start` was asked and succeeded.
         running: bool,
         /// Bytes the writable layer takes, when counted.

@@ -9,8 +9,9 @@ use crate::init::{self, tag};
 use crate::log::{Lines, Writer, now_us};
 use crate::session::{self, Place, Session};
 use crate::{packet, sys};
-use berth_shim::protocol::{EXIT, Exit, Failure, Process, Reply, Request, SOCKET, START_WITHIN_SECS, Spec};
-use berth_shim::segment::{STDERR, STDOUT};
+use berth_shim::protocol::{
+    EXIT, Exit, Failure, Kept, Process, Reply, Request, SOCKET, START_WITHIN_SECS, Spec,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs::File;
@@ -85,8 +86,13 @@ enum Source {
     SessionEnd(usize),
 }
 
-/// Makes the control socket of `dir`. Its path may be longer than an address allows: reached by descriptor.
+/// Makes the control socket of `dir`, in the place of a dead shim's. Its path may be longer than an address allows:
+/// reached by descriptor.
 pub(crate) fn listen(dir: &OwnedFd) -> io::Result<OwnedFd> {
+    match rustix::fs::unlinkat(dir, SOCKET, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
@@ -107,10 +113,14 @@ impl Shim {
             Some(dir) => Some(Writer::open(dir, spec.log_bytes)?),
             None => None,
         };
-        let streams = [STDOUT, STDERR];
         let outputs = std::mem::take(&mut container.outputs);
-        let outputs = outputs.into_iter().zip(streams).map(|(fd, stream)| (fd, Lines::new(stream))).collect();
-        let oom_watch = spec.oom_events.as_ref().and_then(|path| File::open(path).ok());
+        let outputs = outputs.into_iter().map(|(stream, fd)| (fd, Lines::new(stream))).collect();
+        let mut oom_watch = spec.oom_events.as_ref().and_then(|path| File::open(path).ok());
+        let (mut phase, mut oom_kills) = (Phase::Created, 0);
+        if spec.adopt.is_some() {
+            phase = Phase::Running;
+            oom_kills = oom_watch.as_mut().and_then(|file| count_kills(file).ok()).unwrap_or(0); // told of before
+        }
         let usage = spec.disk_bytes.map(|_| Usage::new());
         Ok(Self {
             spec,
@@ -118,7 +128,7 @@ impl Shim {
             own_program,
             listener,
             boot: Some(boot),
-            phase: Phase::Created,
+            phase,
             deadline: Instant::now() + Duration::from_secs(START_WITHIN_SECS),
             connections: Vec::new(),
             outputs,
@@ -126,19 +136,23 @@ impl Shim {
             error_text: Vec::new(),
             ended: None,
             oom_watch,
-            oom_kills: 0,
+            oom_kills,
             usage,
             reason: None,
             buffer: Vec::new(),
         })
     }
 
-    /// Tells the agent that the container is set up, then serves it until its end.
+    /// Tells the agent that the container is set up, or taken over, then serves it until its end.
     pub(crate) fn run(mut self) -> ! {
         let for_agent = std::mem::take(&mut self.container.for_agent);
-        let created = Reply::Created { pid: self.container.pid.unsigned_abs() };
-        if let Some(boot) = &self.boot {
-            let _ = reply(boot, &created, &for_agent);
+        if self.phase == Phase::Running {
+            if let Some(boot) = self.boot.take() {
+                let _ = reply(&boot, &Reply::Running, &[]);
+            }
+        } else if let Some(boot) = &self.boot {
+            let _ =
+                reply(boot, &Reply::Created { pid: self.container.pid.unsigned_abs() }, &borrow(&for_agent));
         }
         drop(for_agent);
         loop {
@@ -312,14 +326,10 @@ impl Shim {
 
     fn count_oom(&mut self) {
         let Some(file) = &mut self.oom_watch else { return };
-        let mut text = String::new();
-        let read = rustix::fs::seek(&*file, rustix::fs::SeekFrom::Start(0)).map_err(io::Error::from);
-        if read.and_then(|_| file.read_to_string(&mut text)).is_err() {
+        let Ok(kills) = count_kills(file) else {
             self.oom_watch = None; // the cgroup is gone
             return;
-        }
-        let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-        let kills: u64 = kills.unwrap_or(0);
+        };
         if kills > self.oom_kills {
             self.oom_kills = kills;
             let limit = &self.spec.memory_words;
@@ -370,12 +380,21 @@ impl Shim {
             (Role::Session(_) | Role::Watching, _) | (Role::Asking, Request::Start) => {}
             (Role::Asking, Request::Watch) => {
                 connection.role = Role::Watching;
+                let container = &self.container;
+                let kept = Kept {
+                    pid: container.pid.unsigned_abs(),
+                    outputs: self.outputs.iter().map(|(_, lines)| lines.stream).collect(),
+                    terminal: container.master.is_some(),
+                };
+                let mut fds = vec![container.pidfd.as_fd(), container.sync.as_fd(), container.devpts.as_fd()];
+                fds.extend(self.outputs.iter().map(|(fd, _)| fd.as_fd()));
+                fds.extend(container.master.as_ref().map(AsFd::as_fd));
                 let state = Reply::State {
-                    pid: self.container.pid.unsigned_abs(),
+                    kept,
                     running: self.phase == Phase::Running,
                     disk_bytes: self.usage.as_ref().map(|usage| usage.bytes),
                 };
-                let _ = reply(&connection.socket, &state, &[]);
+                let _ = reply(&connection.socket, &state, &fds);
             }
             (Role::Asking, Request::Signal(number)) => {
                 let sent = sys::pidfd_kill(self.container.pidfd.as_fd(), number);
@@ -419,7 +438,7 @@ impl Shim {
         if session.error_text.is_empty() {
             let started = Reply::Started { pid: session.pid.unsigned_abs() };
             let for_agent = std::mem::take(&mut session.for_agent);
-            let _ = reply(&connection.socket, &started, &for_agent);
+            let _ = reply(&connection.socket, &started, &borrow(&for_agent));
         } else {
             let _ = reply(&connection.socket, &Reply::Failed(failure_of(&session.error_text)), &[]);
         }
@@ -570,10 +589,22 @@ fn done(result: io::Result<()>, stage: &str) -> Reply {
 }
 
 /// Sends a reply to `socket`.
-pub(crate) fn reply(socket: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) -> io::Result<()> {
+pub(crate) fn reply(socket: &OwnedFd, reply: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(reply)?;
-    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    packet::send(socket, &bytes, &fds)
+    packet::send(socket, &bytes, fds)
+}
+
+fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    fds.iter().map(AsFd::as_fd).collect()
+}
+
+/// How many processes the kernel has killed for memory, by a cgroup's file of events.
+fn count_kills(file: &mut File) -> io::Result<u64> {
+    let mut text = String::new();
+    rustix::fs::seek(&*file, rustix::fs::SeekFrom::Start(0))?;
+    file.read_to_string(&mut text)?;
+    let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    Ok(kills.unwrap_or(0))
 }
 
 /// Write and rename, without a sync: the file matters to agents of this boot only (after a crash of the machine there

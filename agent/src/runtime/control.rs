@@ -15,6 +15,9 @@ use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// The most that ever go together: `Kept` with two outputs and a terminal, and room for more.
+const MAX_FDS: usize = 8;
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -48,18 +51,21 @@ impl Control {
 
     /// Sends one request, with a descriptor if there is one.
     pub(super) async fn send(&self, request: &Request, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let bytes = serde_json::to_vec(request)?;
+        self.send_packet(&serde_json::to_vec(request)?, fd.as_slice()).await
+    }
+
+    /// Sends one packet with at most `MAX_FDS` descriptors.
+    pub(super) async fn send_packet(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.socket
             .async_io(Interest::WRITABLE, |socket| {
-                let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
                 let mut control = SendAncillaryBuffer::new(&mut space);
-                if !fds.is_empty() {
-                    control.push(SendAncillaryMessage::ScmRights(&fds));
+                if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+                    return Err(io::Error::other("too many descriptors for one packet"));
                 }
                 rustix::net::sendmsg(
                     socket.as_fd(),
-                    &[IoSlice::new(&bytes)],
+                    &[IoSlice::new(bytes)],
                     &mut control,
                     SendFlags::NOSIGNAL,
                 )?;
@@ -74,7 +80,7 @@ impl Control {
             .socket
             .async_io(Interest::READABLE, |socket| {
                 let mut bytes = vec![0; MAX_MESSAGE];
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
                 let mut control = RecvAncillaryBuffer::new(&mut space);
                 let got = rustix::net::recvmsg(
                     socket.as_fd(),

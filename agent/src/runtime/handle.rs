@@ -1,22 +1,22 @@
 //! A handle on one container: start, wait, signal, exec.
 //!
-//! In: requests of the agent. Out: the shim's answers. A task of its own waits for the end, so that any number of
-//! callers can wait and none can miss it.
+//! In: requests of the agent. Out: the shim's answers. A task of its own (`watch`) waits for the end, so that any number
+//! of callers can wait and none can miss it.
 
+use super::RuntimeError;
 use super::bundle::{Bundle, ExecSpec, Stats, Stdio};
 use super::cgroup::Group;
 use super::control::Control;
 use super::launch::memory_file;
 use super::prepare;
 use super::session::{Session, SessionControl};
-use super::{RuntimeError, read_exit};
+use super::watch::{Ending, Watched};
 use berth_model::container::Exit;
-use berth_shim::protocol::{self, Failure, Reply, Request};
+use berth_shim::protocol::{Failure, Reply, Request};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tokio::sync::watch;
 
 /// One container that has been set up. Clones mean the same container; dropping the last one leaves it running.
 #[derive(Clone)]
@@ -30,15 +30,8 @@ struct Inner {
     pid: u32,
     group: Group,
     boot: tokio::sync::Mutex<Option<Control>>,
-    exit: watch::Receiver<Option<Exit>>,
+    ending: Arc<Ending>,
     session: Mutex<Option<Session>>,
-    watcher: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.watcher.abort();
-    }
 }
 
 impl std::fmt::Debug for Handle {
@@ -53,29 +46,20 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     pub(super) async fn created(
         bundle: &Bundle,
-        group: Group,
+        watched: Watched,
         boot: Control,
         pid: u32,
         fds: Vec<OwnedFd>,
     ) -> Result<Self, RuntimeError> {
-        let id = bundle.id.as_str().to_owned();
-        let (_, exit, watcher) = watch_exit(&id, &bundle.dir, &group).await?;
-        let inner = Inner {
-            id,
-            dir: bundle.dir.clone(),
-            pid,
-            group,
-            boot: tokio::sync::Mutex::new(Some(boot)),
-            exit,
-            session: Mutex::new(None),
-            watcher,
-        };
+        let (id, dir, group) = (watched.id.clone(), watched.dir.clone(), watched.group.clone());
+        let (_, ending) = watched.start().await?;
+        let boot = tokio::sync::Mutex::new(Some(boot));
+        let inner = Inner { id, dir, pid, group, boot, ending, session: Mutex::new(None) };
         let handle = Self { inner: Arc::new(inner) };
         if bundle.stdio != Stdio::Logged {
-            // The session must not keep the handle alive that keeps the session: it gets a handle of its own.
-            let (_, exit, watcher) = watch_exit(bundle.id.as_str(), &bundle.dir, &handle.inner.group).await?;
-            let control =
-                SessionControl::main(bundle.dir.clone(), bundle.id.as_str().to_owned(), exit, watcher);
+            // The session must not keep the handle alive that keeps the session: it shares the ending alone.
+            let ending = handle.inner.ending.clone();
+            let control = SessionControl::main(handle.inner.dir.clone(), handle.inner.id.clone(), ending);
             let session = Session::new(fds, control).map_err(handle.broken("handed over broken pipes"))?;
             if let Ok(mut slot) = handle.inner.session.lock() {
                 *slot = Some(session);
@@ -84,22 +68,15 @@ impl Handle {
         Ok(handle)
     }
 
-    pub(super) async fn attached(id: &str, dir: &Path, group: Group) -> Result<Option<Self>, RuntimeError> {
-        let ((pid, running), exit, watcher) = watch_exit(id, dir, &group).await?;
-        if !running {
-            watcher.abort();
+    /// `None` when it never came to run.
+    pub(super) async fn attached(watched: Watched) -> Result<Option<Self>, RuntimeError> {
+        let (id, dir, group) = (watched.id.clone(), watched.dir.clone(), watched.group.clone());
+        let (pid, ending) = watched.start().await?;
+        if !ending.is_running() {
             return Ok(None);
         }
-        let inner = Inner {
-            id: id.to_owned(),
-            dir: dir.to_owned(),
-            pid,
-            group,
-            boot: tokio::sync::Mutex::new(None),
-            exit,
-            session: Mutex::new(None),
-            watcher,
-        };
+        let boot = tokio::sync::Mutex::new(None);
+        let inner = Inner { id, dir, pid, group, boot, ending, session: Mutex::new(None) };
         Ok(Some(Self { inner: Arc::new(inner) }))
     }
 
@@ -125,7 +102,10 @@ impl Handle {
         };
         boot.send(&Request::Start, None).await.map_err(self.broken("did not take the start"))?;
         match boot.receive().await.map_err(self.broken("did not answer the start"))? {
-            Some((Reply::Running, _)) => Ok(()),
+            Some((Reply::Running, _)) => {
+                self.inner.ending.runs();
+                Ok(())
+            }
             Some((Reply::Failed(failure), _)) => Err(self.failed(failure)),
             _ => Err(self.gone()),
         }
@@ -133,14 +113,13 @@ impl Handle {
 
     /// Waits until the container has ended. Cancel-safe; any number may wait.
     pub async fn wait(&self) -> Exit {
-        let mut exit = self.inner.exit.clone();
-        wait_for(&mut exit).await
+        self.inner.ending.wait().await
     }
 
     /// How it ended, if it has.
     #[must_use]
     pub fn exited(&self) -> Option<Exit> {
-        self.inner.exit.borrow().clone()
+        self.inner.ending.exited()
     }
 
     /// Sends a signal to the container's process; SIGKILL ends the whole container.
@@ -230,54 +209,11 @@ pub(super) async fn ask(dir: &Path, id: &str, request: &Request) -> Result<(), R
     }
 }
 
-fn connect(dir: &Path, id: &str) -> Result<Control, RuntimeError> {
+pub(super) fn connect(dir: &Path, id: &str) -> Result<Control, RuntimeError> {
     Control::connect(dir).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             RuntimeError::Gone { id: id.to_owned() }
         }
         _ => RuntimeError::Shim { id: id.to_owned(), what: "cannot be reached".into(), source: Some(error) },
     })
-}
-
-type Watching = ((u32, bool), watch::Receiver<Option<Exit>>, tokio::task::JoinHandle<()>);
-
-/// Connects for the end of the container. The task ends by telling how it ended, whatever happens to the shim.
-async fn watch_exit(id: &str, dir: &Path, group: &Group) -> Result<Watching, RuntimeError> {
-    let gone = || RuntimeError::Gone { id: id.to_owned() };
-    let control = connect(dir, id)?;
-    control.send(&Request::Watch, None).await.map_err(|_| gone())?;
-    let Ok(Some((Reply::State { pid, running, .. }, _))) = control.receive().await else {
-        return Err(gone());
-    };
-    let (tell, exit) = watch::channel(None);
-    let (dir, group) = (dir.to_owned(), group.clone());
-    let watcher = tokio::spawn(async move {
-        let ended = match control.receive().await {
-            Ok(Some((Reply::Exited(exit), _))) => Some(exit_of(&exit)),
-            _ => read_exit(&dir),
-        };
-        let ended = ended.unwrap_or_else(|| {
-            // The shim is dead and nobody reads the container's output: it could only hang or die of SIGPIPE.
-            group.kill();
-            Exit { code: 255, signal: None, oom_killed: false, at_ms: now_ms() }
-        });
-        tell.send_replace(Some(ended));
-    });
-    Ok(((pid, running), exit, watcher))
-}
-
-pub(super) async fn wait_for(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
-    match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
-        Ok(Some(exit)) => exit,
-        // The watching task is gone without a word: only when the async runtime is being shut down.
-        _ => Exit { code: 255, signal: None, oom_killed: false, at_ms: now_ms() },
-    }
-}
-
-pub(super) fn exit_of(exit: &protocol::Exit) -> Exit {
-    Exit { code: exit.code, signal: exit.signal, oom_killed: exit.oom_kills > 0, at_ms: exit.at_ms }
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/berth-shim"));
@@ -42,6 +42,25 @@ impl ShimImage {
     /// Starts a shim and waits until it has set its container up. The shim leaves our session and process group
     /// before it does anything.
     pub(super) async fn launch(&self, spec: &Spec) -> Result<(Control, u32, Vec<OwnedFd>), RuntimeError> {
+        match self.spawn(spec, &[]).await? {
+            (control, Reply::Created { pid }, fds) => Ok((control, pid, fds)),
+            _ => Err(unexpected(spec)),
+        }
+    }
+
+    /// Starts a shim that takes the container of `spec` over, with the descriptors of `spec.adopt`.
+    pub(super) async fn adopt(&self, spec: &Spec, fds: &[OwnedFd]) -> Result<(), RuntimeError> {
+        match self.spawn(spec, fds).await? {
+            (_, Reply::Running, _) => Ok(()),
+            _ => Err(unexpected(spec)),
+        }
+    }
+
+    async fn spawn(
+        &self,
+        spec: &Spec,
+        fds: &[OwnedFd],
+    ) -> Result<(Control, Reply, Vec<OwnedFd>), RuntimeError> {
         let broken = |what: &str| {
             let what = what.to_owned();
             move |source: io::Error| RuntimeError::Shim { id: spec.id.clone(), what, source: Some(source) }
@@ -55,6 +74,11 @@ impl ShimImage {
             None,
         )
         .map_err(|error| broken("could not be reached")(error.into()))?;
+        let control = Control::over(ours).map_err(broken("could not be reached"))?;
+        if !fds.is_empty() {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            control.send_packet(b"{}", &fds).await.map_err(broken("got no descriptors"))?;
+        }
         let mut command = tokio::process::Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
         command.arg(&spec.id).env_clear().current_dir("/");
         command.stdin(input).stdout(theirs).stderr(Stdio::null());
@@ -62,13 +86,12 @@ impl ShimImage {
         drop(command); // it holds the other end of the socket
         // The launched process forks the shim and exits at once.
         child.wait().await.map_err(broken("could not be awaited"))?;
-        let control = Control::over(ours).map_err(broken("could not be reached"))?;
         match control.receive().await {
-            Ok(Some((Reply::Created { pid }, fds))) => Ok((control, pid, fds)),
             Ok(Some((Reply::Failed(failure), _))) => {
                 Err(RuntimeError::Setup { id: spec.id.clone(), stage: failure.stage, text: failure.text })
             }
-            Ok(_) => Err(RuntimeError::Shim {
+            Ok(Some((reply, fds))) => Ok((control, reply, fds)),
+            Ok(None) => Err(RuntimeError::Shim {
                 id: spec.id.clone(),
                 what: "died while setting it up; see the kernel's log for a crash or a kill for memory"
                     .into(),
@@ -76,6 +99,14 @@ impl ShimImage {
             }),
             Err(error) => Err(broken("broke its connection")(error)),
         }
+    }
+}
+
+fn unexpected(spec: &Spec) -> RuntimeError {
+    RuntimeError::Shim {
+        id: spec.id.clone(),
+        what: "gave an answer to another question".into(),
+        source: None,
     }
 }
 

@@ -17,6 +17,7 @@ mod seccomp;
 mod session;
 mod sys;
 mod syscalls;
+mod watch;
 
 pub use bundle::{Bind, Bundle, ExecSpec, IdMap, Stats, Stdio};
 pub use error::RuntimeError;
@@ -26,11 +27,12 @@ pub use session::{Session, SessionControl, Stream};
 use berth_model::container::Exit;
 use berth_shim::protocol::{EXIT, LOCK};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The runtime of one agent.
 pub struct Runtime {
     cgroups: cgroup::Cgroups,
-    shim: launch::ShimImage,
+    shim: Arc<launch::ShimImage>,
     seccomp: Vec<Vec<u64>>,
 }
 
@@ -53,7 +55,7 @@ impl Runtime {
         std::fs::create_dir_all(&containers).map_err(RuntimeError::file("make", &containers))?;
         Ok(Self {
             cgroups: cgroup::Cgroups::open(instance)?,
-            shim: launch::ShimImage::new()?,
+            shim: Arc::new(launch::ShimImage::new()?),
             seccomp: seccomp::programs()?,
         })
     }
@@ -68,7 +70,8 @@ impl Runtime {
         let made = async {
             let spec = prepare::spec(bundle, &group, &self.seccomp)?;
             let (boot, pid, fds) = self.shim.launch(&spec).await?;
-            Handle::created(bundle, group.clone(), boot, pid, fds).await
+            let watched = self.watched(bundle.id.as_str(), &bundle.dir);
+            Handle::created(bundle, watched, boot, pid, fds).await
         };
         let made = made.await;
         if made.is_err() {
@@ -83,7 +86,7 @@ impl Runtime {
             return Ok(read_exit(dir).map_or(Attached::Lost, Attached::Exited));
         }
         let id = id_of(dir)?;
-        match Handle::attached(&id, dir, self.cgroups.group(&id)).await {
+        match Handle::attached(self.watched(&id, dir)).await {
             Ok(Some(handle)) => Ok(Attached::Alive(handle)),
             // Between our look at the lock and the connection it ended, or it was never started.
             Ok(None) | Err(RuntimeError::Gone { .. }) => {
@@ -106,6 +109,11 @@ impl Runtime {
             }
             _ => Ok(()),
         }
+    }
+
+    fn watched(&self, id: &str, dir: &Path) -> watch::Watched {
+        let (id, group, shim) = (id.to_owned(), self.cgroups.group(id), Arc::clone(&self.shim));
+        watch::Watched { id, dir: dir.to_owned(), group, shim }
     }
 
     /// Which cgroup interface limits containers here: `v1` or `v2`.
@@ -158,5 +166,5 @@ fn lock_is_held(path: &PathBuf) -> Result<bool, RuntimeError> {
 
 fn read_exit(dir: &Path) -> Option<Exit> {
     let text = std::fs::read(dir.join(EXIT)).ok()?;
-    serde_json::from_slice::<berth_shim::protocol::Exit>(&text).ok().as_ref().map(handle::exit_of)
+    serde_json::from_slice::<berth_shim::protocol::Exit>(&text).ok().as_ref().map(watch::exit_of)
 }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// overlayfs takes no more (`OVL_MAX_STACK`).
 const MAX_LAYERS: usize = 500;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What exec needs of the spec, kept for agents to come.
-const PROCESS: &str = "process.json";
+/// The spec, kept for exec and for agents to come.
+const SPEC: &str = "spec.json";
 /// How long a shim may take to end after it told of the container's end.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a killed container may take to be gone.
@@ -60,10 +60,8 @@ pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Resu
             Stdio::Logged | Stdio::Piped => None,
         },
     };
-    let text = serde_json::to_vec(&process).map_err(|e| RuntimeError::file("write", dir)(e.into()))?;
-    write_file(&dir.join(PROCESS), &text, 0o600)?;
     let limits = &bundle.limits;
-    Ok(Spec {
+    let spec = Spec {
         id: bundle.id.as_str().to_owned(),
         dir: dir.clone(),
         log_dir: bundle.log_dir.clone().filter(|_| bundle.stdio == Stdio::Logged),
@@ -87,15 +85,23 @@ pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Resu
         oom_events: group.oom_events(),
         memory_words: limits.memory_mib.map_or_else(|| "no limit".to_owned(), |mib| format!("{mib} MiB")),
         seccomp: seccomp.to_vec(),
-    })
+        adopt: None,
+    };
+    let text = serde_json::to_vec(&spec).map_err(|e| RuntimeError::file("write", dir)(e.into()))?;
+    write_file(&dir.join(SPEC), &text, 0o600)?;
+    Ok(spec)
+}
+
+/// The spec a container was created from.
+pub(super) fn read_spec(dir: &Path) -> Result<Spec, RuntimeError> {
+    let path = dir.join(SPEC);
+    let text = fs::read(&path).map_err(RuntimeError::file("read", &path))?;
+    serde_json::from_slice(&text).map_err(|e| RuntimeError::file("read", &path)(e.into()))
 }
 
 /// What an exec session runs: the container's own process, with what `spec` says differently.
 pub(super) fn exec_process(dir: &Path, id: &str, spec: ExecSpec) -> Result<Process, RuntimeError> {
-    let path = dir.join(PROCESS);
-    let text = fs::read(&path).map_err(RuntimeError::file("read", &path))?;
-    let mut process: Process =
-        serde_json::from_slice(&text).map_err(|e| RuntimeError::file("read", &path)(e.into()))?;
+    let mut process = read_spec(dir)?.process;
     if spec.argv.is_empty() {
         return Err(RuntimeError::Invalid { id: id.to_owned(), what: "exec has no program to run".into() });
     }

@@ -4,8 +4,9 @@
 
 use super::RuntimeError;
 use super::control::Control;
-use super::handle::{ask, wait_for};
+use super::handle::ask;
 use super::sys;
+use super::watch::{Ending, exit_of, wait_for};
 use berth_model::container::Exit;
 use berth_shim::protocol::{Reply, Request};
 use std::io;
@@ -82,30 +83,25 @@ struct Inner {
     id: String,
     pid: Option<u32>,
     to: To,
-    exit: watch::Receiver<Option<Exit>>,
-    watcher: JoinHandle<()>,
 }
 
 #[derive(Debug)]
 enum To {
-    Main(PathBuf),
-    Exec(Arc<Control>),
+    Main(PathBuf, Arc<Ending>),
+    Exec { control: Arc<Control>, exit: watch::Receiver<Option<Exit>>, watcher: JoinHandle<()> },
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.watcher.abort(); // it holds the connection whose end kills an exec session
+        if let To::Exec { watcher, .. } = &self.to {
+            watcher.abort(); // it holds the connection whose end kills an exec session
+        }
     }
 }
 
 impl SessionControl {
-    pub(super) fn main(
-        dir: PathBuf,
-        id: String,
-        exit: watch::Receiver<Option<Exit>>,
-        watcher: JoinHandle<()>,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { id, pid: None, to: To::Main(dir), exit, watcher }) }
+    pub(super) fn main(dir: PathBuf, id: String, ending: Arc<Ending>) -> Self {
+        Self { inner: Arc::new(Inner { id, pid: None, to: To::Main(dir, ending) }) }
     }
 
     pub(super) fn exec(id: String, pid: u32, control: Control) -> Self {
@@ -115,7 +111,7 @@ impl SessionControl {
         let watcher = tokio::spawn(async move {
             let ended = loop {
                 match from.receive().await {
-                    Ok(Some((Reply::Exited(exit), _))) => break super::handle::exit_of(&exit),
+                    Ok(Some((Reply::Exited(exit), _))) => break exit_of(&exit),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => {
                         // The container ended first and took the session along.
@@ -125,7 +121,7 @@ impl SessionControl {
             };
             tell.send_replace(Some(ended));
         });
-        Self { inner: Arc::new(Inner { id, pid: Some(pid), to: To::Exec(control), exit, watcher }) }
+        Self { inner: Arc::new(Inner { id, pid: Some(pid), to: To::Exec { control, exit, watcher } }) }
     }
 
     /// Process id on the node, for an exec session.
@@ -146,14 +142,16 @@ impl SessionControl {
 
     /// Waits for its end: the exit code, 128 + signal when killed.
     pub async fn wait(&self) -> i32 {
-        let mut exit = self.inner.exit.clone();
-        wait_for(&mut exit).await.code
+        match &self.inner.to {
+            To::Main(_, ending) => ending.wait().await.code,
+            To::Exec { exit, .. } => wait_for(&mut exit.clone()).await.code,
+        }
     }
 
     async fn send(&self, request: Request) -> Result<(), RuntimeError> {
         match &self.inner.to {
-            To::Main(dir) => ask(dir, &self.inner.id, &request).await,
-            To::Exec(control) => control
+            To::Main(dir, _) => ask(dir, &self.inner.id, &request).await,
+            To::Exec { control, .. } => control
                 .send(&request, None)
                 .await
                 .map_err(|_| RuntimeError::Gone { id: format!("the session in {}", self.inner.id) }),
