@@ -1,9 +1,10 @@
 //! Housekeeping: what nobody needs any more is removed, at leisure.
 //!
-//! In: the node's containers, the assignment. Out: fewer logs of containers that are gone, fewer layers no image needs.
+//! In: the node's containers, the assignment. Out: fewer logs of containers that are gone, fewer layers no image needs,
+//! nothing of apps that were destroyed.
 
 use crate::node::Node;
-use berth_model::ContainerId;
+use berth_model::{AppName, ContainerId};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Logs of containers that are gone are kept this long …
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// … those of apps that are gone, too, this long …
+const KEEP_OF_DESTROYED: Duration = Duration::from_secs(3600);
 /// … and at most this much of them an app, in bytes.
 const KEEP_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -27,11 +30,20 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         }
         let alive: BTreeSet<ContainerId> = node.table().keys().cloned().collect();
         let logs = node.paths.logs();
-        let cleaned = tokio::task::spawn_blocking(move || clean_logs(&logs, &alive, SystemTime::now())).await;
+        let assignment = node.assignment.borrow().clone();
+        let apps = assignment.as_ref().and_then(|assignment| assignment.apps.clone());
+        let known = apps.clone();
+        let cleaned =
+            tokio::task::spawn_blocking(move || clean_logs(&logs, &alive, known.as_ref(), SystemTime::now()))
+                .await;
         if let Ok(Err(error)) = cleaned {
             tracing::warn!(%error, "cannot remove old logs");
         }
-        let assignment = node.assignment.borrow().clone();
+        if let Some(apps) = apps
+            && let Err(error) = node.builds.forget_others(apps).await
+        {
+            tracing::warn!(error = crate::life::chain(&error), "cannot forget builds of destroyed apps");
+        }
         // Without an assignment nobody knows what will be needed.
         let Some(assignment) = assignment else { continue };
         let mut keep = assignment.keep_images.clone();
@@ -50,9 +62,17 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 }
 
 /// Removes logs of containers that are gone: the old ones, then the oldest until the rest fits.
-fn clean_logs(logs: &Path, alive: &BTreeSet<ContainerId>, now: SystemTime) -> io::Result<()> {
+fn clean_logs(
+    logs: &Path,
+    alive: &BTreeSet<ContainerId>,
+    apps: Option<&BTreeSet<AppName>>,
+    now: SystemTime,
+) -> io::Result<()> {
     for app in std::fs::read_dir(logs)? {
         let app = app?.path();
+        let name = app.file_name().and_then(|name| name.to_str()).and_then(|name| AppName::parse(name).ok());
+        let is_destroyed = apps.zip(name).is_some_and(|(apps, name)| !apps.contains(&name));
+        let keep = if is_destroyed { KEEP_OF_DESTROYED } else { KEEP };
         let mut gone: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         let mut lives = false;
         for entry in std::fs::read_dir(&app)? {
@@ -69,7 +89,7 @@ fn clean_logs(logs: &Path, alive: &BTreeSet<ContainerId>, now: SystemTime) -> io
         let mut total: u64 = gone.iter().map(|(_, size, _)| size).sum();
         for (changed, size, path) in gone {
             let age = now.duration_since(changed).unwrap_or_default();
-            if age > KEEP || total > KEEP_BYTES {
+            if age > keep || total > KEEP_BYTES {
                 std::fs::remove_dir_all(&path)?;
                 total -= size;
             } else {
@@ -107,11 +127,24 @@ mod tests {
             std::fs::write(logs.path().join("a").join(id).join("00000001.seg"), "x").expect("written");
         }
         let alive = BTreeSet::from([ContainerId::parse("a.web.1.x").expect("an id")]);
-        let clean = |now| clean_logs(logs.path(), &alive, now).expect("cleaned");
+        let app = AppName::parse("a").expect("a name");
+        let clean = |now, apps: &[AppName]| {
+            let apps = apps.iter().cloned().collect();
+            clean_logs(logs.path(), &alive, Some(&apps), now).expect("cleaned");
+        };
+        let living = [app];
         let has = |id: &str| logs.path().join("a").join(id).exists();
-        clean(SystemTime::now());
+        clean(SystemTime::now(), &living);
         assert!(has("a.web.1.x") && has("a.web.1.y"));
-        clean(SystemTime::now() + KEEP * 2);
+        clean(SystemTime::now() + KEEP * 2, &living);
         assert!(has("a.web.1.x") && !has("a.web.1.y"));
+
+        std::fs::create_dir_all(logs.path().join("a/a.web.1.z")).expect("made");
+        clean(SystemTime::now() + KEEP_OF_DESTROYED * 2, &living);
+        assert!(has("a.web.1.z"), "the app lives");
+        clean(SystemTime::now(), &[]);
+        assert!(has("a.web.1.z"), "somebody may want to read why");
+        clean(SystemTime::now() + KEEP_OF_DESTROYED * 2, &[]);
+        assert!(has("a.web.1.x") && !has("a.web.1.z"));
     }
 }

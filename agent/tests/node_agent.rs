@@ -48,7 +48,8 @@ struct Controller {
 
 impl Controller {
     fn serve(data: &Path) -> Self {
-        let empty = Assignment { generation: 1, containers: BTreeMap::new(), keep_images: Vec::new() };
+        let empty =
+            Assignment { generation: 1, containers: BTreeMap::new(), keep_images: Vec::new(), apps: None };
         let controller = Self {
             assignment: watch::Sender::new(empty),
             observed: watch::Sender::new(None),

@@ -8,6 +8,7 @@ pub mod build;
 pub mod deploy;
 pub mod errors;
 pub mod git;
+pub mod housekeeping;
 pub mod nodes;
 pub mod options;
 pub mod platform;

@@ -23,6 +23,9 @@ pub struct Options {
     pub berth_exe: PathBuf,
 }
 
+/// Under the data directory: there while `berth up` takes stacks over, without which nothing can be built.
+pub const IMPORTING: &str = "run/importing";
+
 impl Options {
     /// The controller's own directory.
     #[must_use]

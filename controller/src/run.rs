@@ -5,7 +5,7 @@
 
 use crate::options::Options;
 use crate::platform::Platform;
-use crate::{api, deploy, git, nodes, registry, tls};
+use crate::{api, deploy, git, housekeeping, nodes, registry, tls};
 use anyhow::{Context, anyhow};
 use berth_model::api::ApiError;
 use nix::fcntl::{Flock, FlockArg};
@@ -34,7 +34,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let pushes = git::Pushes::default();
     let internal = nodes::router(platform.clone())
-        .merge(registry::router(options.registry_dir()))
+        .merge(registry::router(platform.registry().clone()))
         .merge(git::hook::router(platform.clone(), pushes.clone()));
     let local = api::local(&platform);
     let remote = api::remote(&platform, git::http::router(platform.clone(), pushes.clone()));
@@ -43,6 +43,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let mut parts = JoinSet::new();
     parts.spawn(git::ssh::serve(platform.clone(), pushes, ssh, stop.clone()));
+    parts.spawn(endless(housekeeping::run(platform.clone(), stop.clone())));
     parts.spawn(endless(api::serve::unix(internal_socket, internal, stop.clone())));
     parts.spawn(endless(api::serve::unix(local_socket, local, stop.clone())));
     parts.spawn(endless(api::serve::tcp(tcp, tls, remote, stop.clone())));

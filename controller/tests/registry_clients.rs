@@ -1,6 +1,6 @@
 //! Ordinary clients push to and pull from the registry. Needs `skopeo` and `umoci`.
 
-use berth_controller::registry::router;
+use berth_controller::registry::{Registry, router};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -22,7 +22,7 @@ async fn skopeo_and_umoci_get_back_what_they_pushed() {
     let at = dir.path();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it is bound");
-    let app = router(at.join("registry"));
+    let app = router(std::sync::Arc::new(Registry::open(at.join("registry"))));
     tokio::spawn(async move { axum::serve(listener, app).await });
 
     run(at, "umoci", &["init", "--layout", "image"]).await;

@@ -1,7 +1,7 @@
 //! The registry's promises over HTTP: nothing is stored under a wrong name, nothing half, and nothing needed goes.
 
 use axum::body::Body;
-use berth_controller::registry::{Registry, router_of};
+use berth_controller::registry::{Registry, router};
 use berth_model::Digest;
 use berth_model::image::ImageRef;
 use http::{Method, Request, Response, StatusCode, header};
@@ -22,13 +22,13 @@ impl Desk {
     fn open() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let registry = Arc::new(Registry::open(dir.path().join("registry")));
-        Self { router: router_of(registry.clone()), registry, dir }
+        Self { router: router(registry.clone()), registry, dir }
     }
 
     /// As after a restart of the controller.
     fn reopened(self) -> Self {
         let registry = Arc::new(Registry::open(self.dir.path().join("registry")));
-        Self { router: router_of(registry.clone()), registry, dir: self.dir }
+        Self { router: router(registry.clone()), registry, dir: self.dir }
     }
 
     async fn ask(

@@ -87,6 +87,17 @@ pub struct VersionInfo {
     pub api: String,
 }
 
+/// `POST /v1/cleanup`: what was removed of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cleaned {
+    /// Images that were neither deployed nor kept for a rollback.
+    pub images: u64,
+    /// Their blobs that no other image has.
+    pub blobs: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
 /// `POST /v1/apps`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

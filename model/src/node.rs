@@ -1,9 +1,9 @@
 //! What passes between the controller and a node's agent.
 
 use crate::container::{ContainerSpec, ContainerStatus};
-use crate::{ContainerId, NodeName};
+use crate::{AppName, ContainerId, NodeName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// All that one node is to run. The whole of it each time: never a delta.
@@ -16,6 +16,9 @@ pub struct Assignment {
     /// Images (repository and digest) to keep though nothing runs from them: releases that may come back.
     #[serde(default)]
     pub keep_images: Vec<crate::image::ImageRef>,
+    /// Every app there is: what is kept for builds and logs of others may go. `None` if that is not known.
+    #[serde(default)]
+    pub apps: Option<BTreeSet<AppName>>,
 }
 
 /// All that one node has. The whole of it each time.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use berth_tests::{Berth, Census, Role, until};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 pub(crate) const SCENARIOS: &[(&str, crate::RoughScenario)] = &[
@@ -12,6 +13,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::RoughScenario)] = &[
     ("berth_up_may_stop_and_start_while_apps_serve", up_again),
     ("killing_at_random_points_during_deploys_keeps_every_promise", random_kills),
     ("deploy_and_destroy_cycles_leak_nothing", cycles),
+    ("cleanup_removes_what_nobody_needs_and_nothing_else", cleanup),
 ];
 
 fn kill_each(berth: &mut Berth) -> Result<()> {
@@ -164,4 +166,41 @@ fn cycles(berth: &mut Berth) -> Result<()> {
         cycle(berth)?;
     }
     settled(berth, &before)
+}
+
+fn cleanup(berth: &mut Berth) -> Result<()> {
+    let registry = berth.data_dir().join("controller/registry");
+    let size = || -> Result<u64> {
+        let output = std::process::Command::new("du").args(["-sk"]).arg(&registry).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text.split_whitespace().next().context("du says nothing")?.parse()?)
+    };
+    let stays = push_server(berth, "stays", "one", &[])?;
+    stays.change(&[("server.py", &server("two"))])?;
+    let before = size()?;
+    let goes = push_server(berth, "goes", "one", &[])?;
+    // Not compressible, so that it can be seen to go.
+    let mut noise = std::fs::File::open("/dev/urandom")?.take(8_000_000);
+    std::io::copy(&mut noise, &mut std::fs::File::create(goes.path().join("noise.bin"))?)?;
+    goes.commit("noise")?;
+    goes.push()?;
+    ensure!(size()? > before + 4000, "the image is in the registry");
+    berth.ok(&["apps:destroy", "goes", "--force"])?;
+    let young = berth.ok(&["cleanup", "--format", "json"])?.stdout;
+    ensure!(young.contains("\"bytes\": 0") || young.contains("\"bytes\":0"), "what is young stays: {young}");
+    // Two hours later.
+    let aged = std::process::Command::new("find")
+        .arg(&registry)
+        .args(["-exec", "touch", "-h", "-d", "2 hours ago", "{}", "+"])
+        .status()?;
+    ensure!(aged.success(), "find failed");
+    let said = berth.ok(&["cleanup"])?.stdout;
+    ensure!(said.contains("MiB freed") && !said.contains(" 0 MiB freed"), "{said}");
+    ensure!(size()? < before + 2000, "its layers are gone");
+    ensure!(berth.get("stays", "/")?.text() == "hello two", "others run on");
+    berth.ok(&["rollback", "stays"])?;
+    ensure!(berth.get("stays", "/")?.text() == "hello one", "and can be rolled back");
+    stays.change(&[("server.py", &server("three"))])?;
+    berth.until_says("stays", "hello three")?;
+    Ok(())
 }

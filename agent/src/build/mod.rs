@@ -26,7 +26,7 @@ use berth_model::{AppName, ContainerId};
 use futures_util::StreamExt;
 use job::Job;
 use sandbox::{Containers, Sandbox};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,22 +117,53 @@ impl Context {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Removes what is kept for an app's next builds: for an app that was destroyed.
-    pub async fn forget(&self, app: &AppName) -> Result<(), BuildError> {
-        let (shared, app) = (self.shared.clone(), app.clone());
+    /// Removes what is kept for the next builds of apps that are not in `apps`, unless one of theirs runs or its first
+    /// was less than an hour ago: `apps` may be older than that.
+    pub async fn forget_others(&self, apps: BTreeSet<AppName>) -> Result<(), BuildError> {
+        let shared = self.shared.clone();
         tokio::task::spawn_blocking(move || {
-            shared.images.layers().forget(&app)?;
-            let caches = shared.caches.join(app.as_str());
-            remove_tree(&caches).map_err(BuildError::disk("remove", caches))
+            let layers = shared.images.layers();
+            let mut found: BTreeMap<AppName, bool> = BTreeMap::new();
+            for dir in children(&shared.caches)?.into_iter().chain(layers.app_dirs()?) {
+                let name = dir.file_name().and_then(|name| name.to_str()).map(AppName::parse);
+                let Some(Ok(app)) = name else { continue };
+                *found.entry(app).or_default() |= is_younger(&dir, FORGET_AFTER);
+            }
+            for (app, is_young) in found {
+                if apps.contains(&app) || is_young {
+                    continue;
+                }
+                let lock = shared.lock_of(&app);
+                let Ok(_nobody_builds) = lock.try_lock() else { continue };
+                layers.forget(&app)?;
+                let caches = shared.caches.join(app.as_str());
+                remove_tree(&caches).map_err(BuildError::disk("remove", &caches))?;
+                tracing::info!(%app, "forgot what was kept for its builds");
+            }
+            Ok(())
         })
         .await?
     }
+}
+
+/// How old what was kept for an unknown app is at least when it is removed.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+fn is_younger(path: &Path, age: Duration) -> bool {
+    let made = fs::metadata(path).and_then(|found| found.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|elapsed| elapsed < age))
 }
 
 /// Begins the names of build containers' directories, and nothing else in a build's directory.
 pub(crate) const CONTAINER_PREFIX: &str = "build-";
 
 impl Shared {
+    fn lock_of(&self, app: &AppName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.retain(|_, lock| Arc::strong_count(lock) > 1);
+        apps.entry(app.clone()).or_default().clone()
+    }
+
     /// Waits for a place in the queue; says so when there is none at once.
     pub(crate) async fn turn(
         self: &Arc<Self>,
@@ -140,11 +171,7 @@ impl Shared {
         events: &mpsc::Sender<BuildEvent>,
         stop: &CancellationToken,
     ) -> Result<Turn, BuildError> {
-        let lock = {
-            let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-            apps.retain(|_, lock| Arc::strong_count(lock) > 1);
-            apps.entry(app.clone()).or_default().clone()
-        };
+        let lock = self.lock_of(app);
         let waiting = async {
             let held = match lock.clone().try_lock_owned() {
                 Ok(held) => held,

@@ -306,6 +306,34 @@ async fn what_an_app_had_a_part_in_is_never_used_for_another() {
 }
 
 #[tokio::test]
+async fn what_was_kept_for_a_destroyed_app_is_forgotten() {
+    let mut bench = bench().await;
+    let mut deps = script_layer("deps", "write /deps/x y", &["/deps"], &["lock"]);
+    if let Make::Script { caches, .. } = &mut deps.make {
+        caches.push(("pip".to_owned(), "/cache".to_owned()));
+    }
+    bench.plan.layers = vec![deps];
+    let old = std::time::SystemTime::now() - super::FORGET_AFTER * 2;
+    for app in ["gone", "young", "known"] {
+        bench.build(app, tree("v1")).await.0.expect("a good plan");
+        for kept in ["agent/cache", "agent/layers/keys"] {
+            let dir = bench.data.path().join(kept).join(app);
+            if app != "young" {
+                fs::File::open(&dir).and_then(|dir| dir.set_modified(old)).expect("it is kept");
+            }
+        }
+    }
+    let known = [AppName::parse("known").expect("valid")];
+    bench.context.forget_others(known.into()).await.expect("removed");
+    bench.ran();
+    for (app, made_again) in [("gone", 1), ("young", 0), ("known", 0)] {
+        assert_eq!(bench.data.path().join("agent/cache").join(app).exists(), made_again == 0, "{app}");
+        bench.build(app, tree("v2")).await.0.expect("a good plan");
+        assert_eq!(bench.ran(), made_again, "{app}");
+    }
+}
+
+#[tokio::test]
 async fn sources_that_are_kept_become_part_of_the_layer() {
     let mut bench = bench().await;
     let mut build = script_layer("build", "write /app/dist/out built\nread /app/main.py", &[], &["."]);

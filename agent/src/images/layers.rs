@@ -180,6 +180,13 @@ impl Layers {
         write().map_err(ImageError::disk("write", &path))
     }
 
+    /// The directories of apps that something was made for.
+    pub(crate) fn app_dirs(&self) -> Result<Vec<PathBuf>, ImageError> {
+        let keys = self.dir.join("keys");
+        let dirs = names(&keys)?.into_iter().map(|name| keys.join(name));
+        Ok(dirs.filter(|path| path.is_dir()).collect())
+    }
+
     /// Forgets what was made for an app.
     pub(crate) fn forget(&self, app: &AppName) -> Result<(), ImageError> {
         let path = self.dir.join("keys").join(app.as_str());

@@ -1,14 +1,15 @@
-//! `node:list` and `stack:import`: machines, and the root file systems apps are built on.
+//! `node:list`, `stack:import`, `cleanup`: machines, the root file systems apps are built on, and disk space.
 //!
-//! In: a tar file. Out: a table; the stack's digest.
+//! In: a tar file. Out: a table; the stack's digest; what was freed.
 
 use super::not_here;
 use crate::args::command;
 use crate::context::{Context, arguments, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{table, time};
-use berth_model::api::NodeInfo;
+use berth_model::api::{Cleaned, NodeInfo};
 use clap::{ArgMatches, Command};
+use http::Method;
 
 pub(super) fn commands() -> Vec<Command> {
     vec![
@@ -19,6 +20,12 @@ pub(super) fn commands() -> Vec<Command> {
             "NAME FILE.tar",
             &["stack:import debian-12-run debian-12-run.tar"],
         ),
+        command(
+            "cleanup",
+            "Remove images that nobody needs any more; done every hour anyway",
+            "",
+            &["cleanup"],
+        ),
     ]
 }
 
@@ -28,6 +35,10 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "node:list" => {
             none_left(&words)?;
             list(context).await
+        }
+        "cleanup" => {
+            none_left(&words)?;
+            cleanup(context).await
         }
         "stack:import" => import(context, &words).await,
         _ => Err(not_here(name)),
@@ -55,6 +66,18 @@ async fn list(context: &Context) -> Result<()> {
         ]
     };
     table(&nodes.iter().map(row).collect::<Vec<_>>()).iter().try_for_each(|line| context.out.line(line))
+}
+
+async fn cleanup(context: &Context) -> Result<()> {
+    context.out.step("Removing unused images")?;
+    let cleaned: Cleaned = context.json(Method::POST, "/v1/cleanup", &()).await?;
+    if context.out.json {
+        return context.out.json(&cleaned);
+    }
+    let Cleaned { images, blobs, bytes } = cleaned;
+    let mib = bytes.div_ceil(1 << 20);
+    context.out.detail(&format!("{images} images and {blobs} layers removed, {mib} MiB freed"))?;
+    context.out.detail("Kept: what runs, what can be rolled back to, what was used within the last hour")
 }
 
 async fn import(context: &Context, words: &[String]) -> Result<()> {

@@ -31,6 +31,9 @@ const PREDECESSORS: Duration = Duration::from_secs(60);
 /// How often a condition is looked at that nothing tells us of.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// There while stacks are taken over.
+const IMPORTING: &str = berth_controller::options::IMPORTING;
+
 struct Plan {
     data: PathBuf,
     domain: HostPattern,
@@ -69,6 +72,11 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         log_format: given(matches, "log-format")?,
         data,
     };
+    // Before anybody can ask whether we are ready.
+    match &plan.stack_dir {
+        Some(_) => std::fs::write(plan.data.join(IMPORTING), "")?,
+        None => remove_if_there(&plan.data.join(IMPORTING))?, // of a predecessor that was killed
+    }
     // One thread: it starts the children, and a child hears of the death of the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = reserved.hold(&listener)?;
@@ -107,7 +115,7 @@ async fn supervise_all(plan: &Plan, listener: HandedDown) -> Result<()> {
         "stopping; {}",
         if plan.stop_apps { "the apps are stopped too" } else { "the apps keep running" }
     );
-    let _ = std::fs::remove_file(plan.data.join("run/ready"));
+    let _ = remove_if_there(&plan.data.join("run/ready")); // no reason not to stop the roles
     stop.cancel();
     let impatient = tokio::select! {
         () = async {
@@ -191,14 +199,22 @@ impl Plan {
     }
 }
 
-/// Waits until the API says that it is ready, takes the stacks over, and tells people and scripts (`DIR/run/ready`).
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the stacks over, waits until the API says that it is ready, and tells people and scripts (`DIR/run/ready`).
 async fn become_ready(plan: &Plan, ready: &CancellationToken) -> Result<()> {
     let client = Client::new(Endpoint::Unix(plan.data.join("run/api.sock")));
-    while client.call(Method::GET, "/healthz", None::<&()>).await.is_err() {
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
     if let Some(directory) = &plan.stack_dir {
         stacks::import(&client, &plan.data, directory).await?;
+    }
+    remove_if_there(&plan.data.join(IMPORTING))?;
+    while client.call(Method::GET, "/healthz", None::<&()>).await.is_err() {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
     ready.cancel();
     std::fs::write(plan.data.join("run/ready"), format!("{}\n", std::process::id()))?;

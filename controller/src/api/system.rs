@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body::Body};
-use berth_model::api::{NodeInfo, VersionInfo};
+use berth_model::api::{Cleaned, NodeInfo, VersionInfo};
 use berth_wire::{Client, Endpoint};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ pub(super) fn router() -> OpenApiRouter<Platform> {
         .routes(routes!(version))
         .routes(routes!(nodes))
         .routes(routes!(import_stack))
+        .routes(routes!(cleanup))
 }
 
 /// The agent, for what passes through to it.
@@ -38,7 +39,8 @@ struct Health {
     missing: Vec<String>,
 }
 
-/// Whether Berth can take pushes and serve: the store can be written, an agent reported and a proxy serves its routes.
+/// Whether Berth can take pushes and serve: the store can be written, stacks are not just being imported, an agent reported
+/// and a proxy serves its routes.
 #[utoipa::path(get, path = "/healthz", tag = "system", security(()), responses(
     (status = 200, description = "Everything works", body = String, content_type = "text/plain"),
     (status = 503, description = "Something is missing", body = Health)))]
@@ -46,6 +48,9 @@ async fn healthz(State(platform): State<Platform>) -> Response {
     let mut missing = Vec::new();
     if let Some(problem) = platform.write_problem().await {
         missing.push(format!("store: {problem}"));
+    }
+    if platform.options().data.join(crate::options::IMPORTING).exists() {
+        missing.push("stacks: they are being taken over".to_owned());
     }
     let fleet = platform.deploys().fleet();
     if !fleet.nodes().iter().any(|node| node.alive) {
@@ -86,6 +91,14 @@ async fn nodes(State(platform): State<Platform>) -> Json<Vec<NodeInfo>> {
         capacity: node.capacity,
     });
     Json(nodes.collect())
+}
+
+/// Removes now what would be removed within the hour: images that are neither deployed nor kept for a rollback, and were
+/// not touched for an hour. Packs repositories.
+#[utoipa::path(post, path = "/v1/cleanup", tag = "system", responses((status = 200, body = Cleaned)))]
+async fn cleanup(State(platform): State<Platform>) -> Result<Json<Cleaned>, Refusal> {
+    let collected = crate::housekeeping::clean(&platform).await?;
+    Ok(Json(Cleaned { images: collected.manifests, blobs: collected.blobs, bytes: collected.bytes }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -59,8 +59,14 @@ struct Known {
     image: Image,
 }
 
-fn known_key(app: &AppName) -> String {
+pub(crate) fn known_key(app: &AppName) -> String {
     format!("images/{app}")
+}
+
+/// The image that the next build of `app` may turn out to be again.
+pub(crate) async fn last_image(platform: &Platform, app: &AppName) -> Result<Option<ImageRef>, ApiError> {
+    let known = platform.load::<Known>(&known_key(app)).await?;
+    Ok(known.map(|(known, _)| known.image.reference))
 }
 
 /// Builds a commit.

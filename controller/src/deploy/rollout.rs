@@ -9,6 +9,7 @@ use super::watching::{StartFailure, show_output, until_gone, until_ready, until_
 use super::{Change, NewImage, follow, task};
 use crate::Platform;
 use crate::errors::{failed, internal, invalid, unavailable};
+use crate::housekeeping;
 use crate::platform::{ProgressSender, now_ms, say};
 use crate::release::{self, Parts, Slot};
 use crate::schedule::{self, Node, Placed};
@@ -132,7 +133,16 @@ impl Work {
         if let Some(version) = to {
             let release = self.platform.existing_release(&self.app, version).await?;
             return match &release.outcome {
-                Outcome::Live => Ok(release),
+                Outcome::Live => {
+                    let releases = self.platform.releases(&self.app).await?;
+                    match housekeeping::may_return(&releases).any(|kept| kept.version == version) {
+                        true => Ok(release),
+                        false => Err(invalid(format!(
+                            "the image of {version} is not kept any more (the newest {} releases' are); push its commit again",
+                            housekeeping::KEPT_RELEASES
+                        ))),
+                    }
+                }
                 Outcome::Pending => Err(invalid(format!("{version} of {} has never been live", self.app))),
                 Outcome::Failed { reason } => {
                     Err(invalid(format!("{version} of {} never went live: {reason}", self.app)))

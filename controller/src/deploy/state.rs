@@ -171,7 +171,7 @@ impl Deploys {
             containers.extend(mine.map(|(id, planned)| (id.clone(), planned.spec.clone())));
             keep.extend(lock(&cell.kept).iter().cloned());
         }
-        Assignment { generation, containers, keep_images: keep.into_iter().collect() }
+        Assignment { generation, containers, keep_images: keep.into_iter().collect(), apps: None }
     }
 
     /// Reads afresh which images of an app may come back: those of its newest releases that went live, and of the one

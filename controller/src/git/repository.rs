@@ -79,6 +79,25 @@ impl Service {
     }
 }
 
+/// Packs a repository when that is worth it, by git's own measure (`git help gc`, `--auto`). Safe beside pushes: what is
+/// younger than two weeks is never dropped. Blocks.
+pub(crate) fn pack(repository: &Path) {
+    let mut command = plumbing(repository, &[]);
+    command.args(["-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet"]);
+    match command.stdin(std::process::Stdio::null()).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            tracing::warn!(repository = %repository.display(), said, "git cannot pack a repository");
+        }
+        // An app that was never pushed to has none.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(%error, repository = %repository.display(), "git cannot pack a repository")
+        }
+    }
+}
+
 /// A git command with an environment of ours only. `objects` are further object directories to read from.
 pub(super) fn plumbing(repository: &Path, objects: &[PathBuf]) -> Command {
     let mut command = Command::new("git");

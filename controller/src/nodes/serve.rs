@@ -65,7 +65,12 @@ async fn assignment(
         after.is_none_or(|after| generation > after).then(|| platform.deploys().assignment(&node))
     };
     match poll(platform.deploys().fleet(), news).await {
-        Some(assignment) => Json(assignment).into_response(),
+        Some(mut assignment) => {
+            // Read after the orders: an app that is in them is in here.
+            let apps = platform.apps().await.ok();
+            assignment.apps = apps.map(|apps| apps.into_iter().map(|app| app.name).collect());
+            Json(assignment).into_response()
+        }
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }

@@ -142,6 +142,7 @@ impl Platform {
             Write::DeletePrefix(super::releases::prefix(name)),
             Write::DeletePrefix(super::config::app_prefix(name)),
             Write::Delete(format!("deploys/{name}")),
+            Write::Delete(crate::build::known_key(name)),
         ];
         if self.txn(vec![Compare::Present(key(name))], writes).await?.is_none() {
             return Err(PlatformError::NoSuchApp(name.clone()));
@@ -178,6 +179,7 @@ impl Platform {
                 Write::DeletePrefix(super::releases::prefix(from)),
                 Write::DeletePrefix(super::config::app_prefix(from)),
                 Write::Delete(format!("deploys/{from}")),
+                Write::Delete(crate::build::known_key(from)),
                 Write::Put(key(to), json(&renamed)),
                 naming.advance(),
             ];

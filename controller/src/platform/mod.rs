@@ -61,6 +61,7 @@ struct Inner {
     write_probe: tokio::sync::Mutex<Option<(std::time::Instant, Option<String>)>>,
     operations: operations::Operations,
     deploys: crate::deploy::Deploys,
+    registry: Arc<crate::registry::Registry>,
 }
 
 impl Platform {
@@ -80,7 +81,9 @@ impl Platform {
         let database_existed = options.store_file().exists();
         let store = Store::open(&options.store_file())?;
         let keyring = Keyring::open(&options.config_key_file(), database_existed)?;
+        let registry = Arc::new(crate::registry::Registry::open(options.registry_dir()));
         let inner = Inner {
+            registry,
             options,
             store,
             keyring,
@@ -101,6 +104,12 @@ impl Platform {
     #[must_use]
     pub fn deploys(&self) -> &crate::deploy::Deploys {
         &self.0.deploys
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<crate::registry::Registry> {
+        &self.0.registry
     }
 
     /// The store, for state of modules' own.

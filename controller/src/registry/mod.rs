@@ -17,16 +17,10 @@ pub use collect::Collected;
 pub use error::RegistryError;
 pub use store::Registry;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The routes under `/v2/` of the registry kept in `root`.
-pub fn router(root: PathBuf) -> axum::Router {
-    router_of(Arc::new(Registry::open(root)))
-}
-
-/// The routes under `/v2/` of a registry that others use too.
-pub fn router_of(registry: Arc<Registry>) -> axum::Router {
+/// The routes under `/v2/`.
+pub fn router(registry: Arc<Registry>) -> axum::Router {
     axum::Router::new()
         .route("/v2", axum::routing::any(http::serve))
         .route("/v2/", axum::routing::any(http::serve))

@@ -380,7 +380,8 @@ fn status_of(spec: &ContainerSpec, script: &Script, address: u8) -> ContainerSta
 async fn agent(options: Options, mut script: watch::Receiver<Script>, seen: watch::Sender<Seen>) {
     let client = Client::new(Endpoint::Unix(options.internal_socket()));
     let node = NodeName::parse("n1").unwrap();
-    let mut assignment = Assignment { generation: 0, containers: BTreeMap::new(), keep_images: Vec::new() };
+    let mut assignment =
+        Assignment { generation: 0, containers: BTreeMap::new(), keep_images: Vec::new(), apps: None };
     // A container's state is settled when it starts, as with real ones: a later script is for later containers, but one
     // that was stuck may get ready.
     let mut settled: HashMap<ContainerId, ContainerStatus> = HashMap::new();
