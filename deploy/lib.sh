@@ -46,7 +46,14 @@ install_rust() {
   if rust_is_enough; then return 0; fi
   install_packages curl ca-certificates
   echo "       installing Rust by rustup (https://rustup.rs)"
-  curl --proto '=https' --tlsv1.2 -fsSL https://sh.rustup.rs | sh -s -- -q -y --profile minimal --component rustfmt,clippy
+  # The same script under its short name and where the toolchains come from, for networks that let only one through.
+  local script
+  script=$(mktemp)
+  curl --proto '=https' --tlsv1.2 -fsSL -o "$script" https://sh.rustup.rs ||
+    curl --proto '=https' --tlsv1.2 -fsSL -o "$script" https://static.rust-lang.org/rustup/rustup-init.sh ||
+    { rm -f "$script"; echo " !     rustup cannot be downloaded: install Rust $(berth_rust_version) or newer, then run this again" >&2; return 1; }
+  sh "$script" -q -y --profile minimal --component rustfmt,clippy
+  rm -f "$script"
   PATH=$HOME/.cargo/bin:$PATH
   export PATH
   if ! rust_is_enough; then
