@@ -144,7 +144,7 @@ impl Watched {
                 Err(error) => match read_exit(&self.dir) {
                     Some(exit) => return Err(Ended::Told(exit)),
                     None => {
-                        tracing::warn!(container = self.id, "its shim died, and so did the next: {error}")
+                        tracing::warn!(container = self.id, "its shim died, and so did the next: {error}");
                     }
                 },
             }

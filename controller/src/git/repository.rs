@@ -93,7 +93,7 @@ pub(crate) fn pack(repository: &Path) {
         // An app that was never pushed to has none.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(%error, repository = %repository.display(), "git cannot pack a repository")
+            tracing::warn!(%error, repository = %repository.display(), "git cannot pack a repository");
         }
     }
 }
