@@ -58,6 +58,11 @@ impl<C: Commands> Subject<C> {
         })
     }
 
+    /// Whether connections to `port` are accepted now.
+    pub(crate) async fn accepts(&self, port: u16) -> bool {
+        matches!(timeout(Duration::from_secs(1), self.connect(port)).await, Ok(Ok(_)))
+    }
+
     fn pause(&self) -> Duration {
         if self.since.elapsed() < YOUNG { FAST } else { SLOW }
     }

@@ -11,6 +11,7 @@ mod housekeeping;
 pub mod identity;
 pub mod images;
 mod life;
+mod listening;
 pub mod logs_api;
 pub mod network;
 pub mod node;

@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::runtime::{Bind, Bundle, ExecSpec, Handle, IdMap, RuntimeError, Stdio};
 use crate::supervise::{self, Verdict};
 use crate::{identity, remarks, volumes};
-use berth_model::check::CheckKind;
+use berth_model::check::{Check, CheckKind, Probe};
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus, Exit, Stop};
 use berth_model::image::{Process, StaticSite};
 use futures_util::future::BoxFuture;
@@ -85,6 +85,7 @@ pub(crate) fn first_status(record: &Record, begin: &Begin) -> ContainerStatus {
         published: Vec::new(),
         pid: None,
         static_root: record.static_root.clone(),
+        advice: None,
     }
 }
 
@@ -317,7 +318,10 @@ impl Life {
         let since_ms = self.record.started_ms;
         let subject = Subject { address, port: self.spec.port, since, commands: InContainer(handle.clone()) };
         if !self.record.passed {
-            self.update(|status| status.state = ContainerState::Starting { since_ms });
+            self.update(|status| {
+                status.state = ContainerState::Starting { since_ms };
+                status.advice = None;
+            });
             // Every arm is cancel-safe: a check that is dropped has only closed its connection.
             let outcome = tokio::select! {
                 biased;
@@ -336,6 +340,7 @@ impl Life {
                     return End::Failed(reason);
                 }
                 Some(Ok(())) => {
+                    self.advise(&subject, handle.pid()).await;
                     self.record.passed = true;
                     self.record.ready = self.readiness().is_empty();
                     self.save();
@@ -405,6 +410,18 @@ impl Life {
     fn readiness(&self) -> Vec<usize> {
         let checks = self.spec.checks.iter().enumerate();
         checks.filter(|(_, c)| c.kind == CheckKind::Readiness && !c.warn_only).map(|(i, _)| i).collect()
+    }
+
+    /// It passed because it ran for a while: if it does not listen where requests will go, say so.
+    async fn advise(&self, subject: &Subject<InContainer>, pid: u32) {
+        let lenient = |check: &Check| matches!(check.probe, Probe::ListeningOrUptime { .. });
+        let Some(port) = self.spec.port.filter(|_| self.spec.checks.iter().any(lenient)) else { return };
+        if subject.accepts(port).await {
+            return;
+        }
+        let advice = crate::listening::advice(pid, port);
+        self.remark(&format!("warning: {advice}"));
+        self.update(|status| status.advice = Some(advice));
     }
 
     async fn startup(&self, subject: &Subject<InContainer>) -> Result<(), String> {

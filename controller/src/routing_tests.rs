@@ -30,6 +30,7 @@ fn status(state: ContainerState) -> ContainerStatus {
         published: Vec::new(),
         pid: None,
         static_root: None,
+        advice: None,
     }
 }
 

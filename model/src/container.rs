@@ -166,6 +166,9 @@ pub struct ContainerStatus {
     pub pid: Option<u32>,
     /// For a static site: the directory on the node that holds it.
     pub static_root: Option<String>,
+    /// What its developer should know although it runs, such as that it listens on another port.
+    #[serde(default)]
+    pub advice: Option<String>,
 }
 
 /// Where in its life a container is.

@@ -10,12 +10,35 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("deploy_of_a_crashing_app_fails_and_shows_its_output", crashing),
     ("deploy_with_a_failing_check_fails", failing_check),
     ("deploy_waits_for_a_slow_start", slow_start),
+    ("deploy_says_when_an_app_listens_elsewhere", elsewhere),
     ("a_crashed_process_is_started_again", restarted),
     ("a_crash_loop_backs_off_and_is_reported", crash_loop),
     ("a_process_out_of_memory_is_killed_and_reported", out_of_memory),
     ("websockets_pass", websockets),
     ("a_dependency_change_and_a_source_change_make_only_their_layers", layers),
 ];
+
+fn elsewhere(berth: &Berth) -> Result<()> {
+    let local = server("one").replace("0.0.0.0", "127.0.0.1");
+    let config = ("app.json", r#"{"env": {"DOKKU_DEFAULT_CHECKS_WAIT": "2"}}"#);
+    let repo = Repo::new(
+        berth,
+        "local-only",
+        &[REQUIREMENTS, config, ("Procfile", WEB), ("server.py", local.as_str())],
+    )?;
+    let pushed = repo.push()?.all();
+    ensure!(pushed.contains("listens on 127.0.0.1 only"), "{pushed}");
+    let other = server("one").replace(r#"int(os.environ["PORT"])"#, "3456");
+    let pushed = repo.change(&[("server.py", &other)])?.all();
+    ensure!(pushed.contains("listens on port 3456, not on $PORT (5000)"), "{pushed}");
+    ensure!(
+        berth.ok(&["logs", "local-only"])?.stdout.contains("listens on port 3456"),
+        "the log says so too"
+    );
+    let right = repo.change(&[("server.py", &server("two"))])?.all();
+    ensure!(!right.contains("listens on") && right.contains("web.1 is ready"), "{right}");
+    Ok(())
+}
 
 fn under_load(berth: &Berth) -> Result<()> {
     let app = "loaded";

@@ -44,11 +44,17 @@ pub(super) async fn until_ready(
         changes.mark_unchanged();
         let mut waiting = None;
         for spec in specs {
-            match judge(fleet.status(&spec.id).map(|status| status.state)) {
+            let status = fleet.status(&spec.id);
+            let advice = status.as_ref().and_then(|status| status.advice.clone());
+            match judge(status.map(|status| status.state)) {
                 Verdict::Ready => {
                     if ready.insert(&spec.id) {
-                        let text = format!("{}.{} is ready", spec.process, spec.ordinal);
-                        say(progress, Progress::Detail { text }).await;
+                        let name = format!("{}.{}", spec.process, spec.ordinal);
+                        let text = if advice.is_some() { "runs" } else { "is ready" };
+                        say(progress, Progress::Detail { text: format!("{name} {text}") }).await;
+                        if let Some(advice) = advice {
+                            say(progress, Progress::Warning { text: format!("{name}: {advice}") }).await;
+                        }
                     }
                 }
                 Verdict::Waiting => waiting = waiting.or(Some(spec)),
