@@ -8,6 +8,17 @@ use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::Path;
 
+/// Samples that have a builder here.
+const SAMPLES: [&str; 7] = [
+    "go-nomodules",
+    "multi-port-tcp",
+    "node-express",
+    "python-flask",
+    "python-worker",
+    "rust-tiny-http",
+    "static-site",
+];
+
 fn settings() -> Settings {
     let stack =
         |name: &str| ImageRef { repository: format!("stacks/{name}"), digest: Digest::of(name.as_bytes()) };
@@ -103,11 +114,11 @@ macro_rules! snapshot_of {
 #[test]
 fn every_sample_is_planned_or_refused_as_expected() {
     let mut text = String::new();
-    for name in ["multi-port-tcp", "node-express", "python-flask", "python-worker", "static-site"] {
+    for name in SAMPLES {
         let plan = plan(&sample(name), &settings()).expect("there is a plan");
         let _ = writeln!(text, "=== {name}\n{}", told(&plan));
     }
-    for name in ["dockerfile-python", "go-nomodules", "rust-tiny-http"] {
+    for name in ["dockerfile-python"] {
         let error = plan(&sample(name), &settings()).expect_err("there is no builder");
         let _ = writeln!(text, "=== {name}\n{error}\n");
     }
@@ -221,9 +232,9 @@ fn refusals_say_what_to_do() {
     let cases: [&[(&str, &str)]; 22] = [
         &[("README.md", ""), ("src/x.zig", "")],
         &[("Dockerfile", ""), ("package.json", "{}")],
-        &[("Gemfile", ""), ("package.json", "{}")],
+        &[("mix.exs", ""), ("package.json", "{}")],
         &[("App.csproj", "")],
-        &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-ruby\n")],
+        &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-scala\n")],
         &[("project.toml", "[[io.buildpacks.group]]\nid = \"x\"\n")],
         &[("requirements.txt", "requests\n")],
         &[("requirements.txt", "flask\n"), ("lib.py", "")],
@@ -244,10 +255,10 @@ fn refusals_say_what_to_do() {
     ];
     let mut text: String = cases.iter().map(|files| format!("{files:?}\n→ {}\n\n", refusal(files))).collect();
     let _ = writeln!(text, "nothing\n→ {}\n", plan(&MemoryTree::new(), &settings()).expect_err("empty"));
-    let forced = with_config(&[("BERTH_BUILDER", "ruby")]);
+    let forced = with_config(&[("BERTH_BUILDER", "cobol")]);
     let _ = writeln!(
         text,
-        "BERTH_BUILDER=ruby\n→ {}",
+        "BERTH_BUILDER=cobol\n→ {}",
         plan(&tree(&[("a", "")]), &forced).expect_err("no such builder")
     );
     insta::assert_snapshot!(text);
@@ -261,6 +272,9 @@ fn a_chosen_builder_wins() {
         ("package.json", "{}"),
         ("index.js", ""),
         ("index.html", ""),
+        ("main.go", "package main\n"),
+        ("Cargo.toml", "[package]\nname = \"x\"\n"),
+        ("Main.java", ""),
         ("Procfile", "web: x"),
     ]);
     for builder in crate::BUILDERS {
@@ -281,7 +295,7 @@ fn a_chosen_builder_wins() {
 
 #[test]
 fn a_change_of_source_changes_the_key_of_the_app_alone() {
-    for name in ["multi-port-tcp", "node-express", "python-flask", "python-worker", "static-site"] {
+    for name in SAMPLES {
         let sample = sample(name);
         let mut before = MemoryTree::new();
         for entry in sample.entries() {
@@ -367,6 +381,21 @@ fn a_new_stack_or_a_refresh_makes_runtimes_anew() {
 /// Trees made of files that builders look at, with contents between valid and broken.
 fn any_tree() -> impl Strategy<Value = MemoryTree> {
     let path = prop::sample::select(vec![
+        "composer.json",
+        "index.php",
+        "pom.xml",
+        "Main.java",
+        "system.properties",
+        "Gemfile",
+        "Gemfile.lock",
+        "config.ru",
+        ".ruby-version",
+        "go.mod",
+        "main.go",
+        "cmd/web/main.go",
+        "Cargo.toml",
+        "rust-toolchain.toml",
+        "src/main.rs",
         "requirements.txt",
         "pyproject.toml",
         "uv.lock",
@@ -405,6 +434,9 @@ fn any_tree() -> impl Strategy<Value = MemoryTree> {
         Just(r#"{"scripts": {"start": "node .", "build": "x"}, "dependencies": {"a": "1"}, "devDependencies": {"vite": "1"}}"#.to_owned()),
         Just(r#"{"default": {"a": {"version": "==1"}}, "_meta": {}, "main": 1, "workspaces": []}"#.to_owned()),
         Just("web: node server.js\n".to_owned()),
+        Just("module x\n\ngo 1.22\n".to_owned()),
+        Just("package main\n".to_owned()),
+        Just("[package]\nname = \"x\"\n[workspace]\nmembers = [\"*\"]\n".to_owned()),
         Just("20.x\n".to_owned()),
         Just("3.11\n".to_owned()),
         any::<String>(),
