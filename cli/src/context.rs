@@ -122,6 +122,19 @@ impl Context {
         Ok(Operation { lines: None, out: self.out })
     }
 
+    /// An operation on what is sent first: shows its progress until it is done.
+    pub(crate) async fn act_on(
+        &self,
+        path: &str,
+        body: impl tokio::io::AsyncRead + Send + Sync + 'static,
+    ) -> Result<()> {
+        let client = self.client(&Method::POST, path)?;
+        let answer = client.upload(Method::POST, path, "application/octet-stream", body).await;
+        let lines = client.lines_of(self.finish(&client, answer)?);
+        let lines = LineReader { lines, client };
+        Operation { lines: Some(lines), out: self.out }.follow(None).await
+    }
+
     /// Sends `body` until its end and gives the JSON answer.
     pub(crate) async fn upload<T: DeserializeOwned>(
         &self,

@@ -32,7 +32,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     // Everything is loaded before a node or proxy can ask: half of the state would stop containers.
     deploy::start(&platform, &stop).await.map_err(told).context("cannot load what is to run")?;
 
-    let pushes = git::Pushes::default();
+    let pushes = platform.pushes().clone();
     let internal = nodes::router(platform.clone())
         .merge(registry::router(platform.registry().clone()))
         .merge(git::hook::router(platform.clone(), pushes.clone()));

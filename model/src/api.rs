@@ -98,6 +98,33 @@ pub struct Cleaned {
     pub bytes: u64,
 }
 
+/// `POST /v1/apps/{app}/sync`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyncSource {
+    /// Where the repository is: `https://…`, `ssh://…`.
+    pub url: String,
+    /// Branch, tag or commit; else what the repository's HEAD is.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// Whether it is deployed.
+    #[serde(default)]
+    pub deploy: SyncDeploys,
+}
+
+/// When what was fetched is deployed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncDeploys {
+    /// It is only fetched.
+    #[default]
+    Never,
+    /// If it is another commit than the one that was deployed last.
+    IfChanged,
+    /// In any case.
+    Always,
+}
+
 /// `POST /v1/apps`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

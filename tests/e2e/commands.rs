@@ -1,7 +1,7 @@
 //! The admin's commands, typed as Dokku's users type them.
 
 use crate::apps::push_server;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_tests::{Berth, until};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("commands_for_config", config),
     ("commands_for_processes", processes),
     ("commands_for_releases", releases),
+    ("deploys_of_archives_and_other_repositories", other_sources),
     ("commands_for_domains", domains),
     ("commands_for_logs_and_run", logs_and_run),
     ("commands_over_ssh", over_ssh),
@@ -118,6 +119,59 @@ fn releases(berth: &Berth) -> Result<()> {
     ensure!(berth.get(app, "/")?.text() == "hello one", "back to v1, config included");
     ensure!(berth.berth(&["rollback", app, "v99"])?.code == 1, "no such release");
     ensure!(berth.berth(&["rollback", "nobody"])?.code == 20, "no such app");
+    Ok(())
+}
+
+fn other_sources(berth: &Berth) -> Result<()> {
+    let repo = push_server(berth, "origin-app", "one", &[])?;
+    let archive = |format: &str| -> Result<Vec<u8>> {
+        let output =
+            repo.command(&["archive", "--format", format, "--prefix", "some-dir/", "HEAD"]).output()?;
+        ensure!(output.status.success(), "git archive failed");
+        Ok(output.stdout)
+    };
+    let app = "archive-app";
+    let from = |app: &str, bytes: &[u8]| berth.berth_with_input(&["git:from-archive", app, "-"], bytes);
+    ensure!(from(app, &archive("zip")?)?.code == 20, "the app must exist");
+    berth.ok(&["apps:create", app])?;
+    let made = from(app, &archive("zip")?)?.success()?;
+    ensure!(made.all().contains("Application deployed"), "{}", made.all());
+    ensure!(berth.get(app, "/")?.text() == "hello one", "a zip");
+    let again = from(app, &archive("tar.gz")?)?.success()?;
+    ensure!(again.all().contains("nothing to deploy"), "{}", again.all());
+    repo.write(&[("server.py", &crate::apps::server("two"))])?;
+    repo.commit("two")?;
+    from(app, &archive("tar")?)?.success()?;
+    ensure!(berth.get(app, "/")?.text() == "hello two", "a tar");
+    let refused = from(app, b"no archive at all")?;
+    ensure!(refused.code == 1 && refused.all().contains("neither tar"), "{}", refused.all());
+    ensure!(berth.get(app, "/")?.text() == "hello two", "the old version stays");
+    // What was deployed from archives can be cloned and pushed on.
+    let clone = tempfile::TempDir::new()?;
+    let path = clone.path().join("clone").display().to_string();
+    repo.git(&["clone", "-q", &berth.remote(app), &path])?.success()?;
+
+    let token = berth.ok(&["tokens:create", "sync", "--format", "json"])?.stdout;
+    let token: serde_json::Value = serde_json::from_str(&token)?;
+    let token = token["token"].as_str().context("no token")?;
+    let url = format!("http://x:{token}@{}/origin-app.git", berth.api);
+    let synced = "synced-app";
+    berth.ok(&["apps:create", synced])?;
+    let made = berth.ok(&["git:sync", "--build", synced, &url, "main"])?;
+    ensure!(!made.all().contains(token), "the password is not shown: {}", made.all());
+    ensure!(berth.get(synced, "/")?.text() == "hello one", "the branch that was pushed");
+    let same = berth.ok(&["git:sync", "--build-if-changes", synced, &url])?.all();
+    ensure!(same.contains("is deployed already"), "{same}");
+    repo.push()?;
+    berth.ok(&["git:sync", synced, &url, "main"])?;
+    ensure!(berth.get(synced, "/")?.text() == "hello one", "only fetched");
+    berth.ok(&["ps:rebuild", synced])?;
+    ensure!(berth.get(synced, "/")?.text() == "hello two", "ps:rebuild deploys what is there");
+    let missing = berth.berth(&["git:sync", "--build", synced, &url, "no-such-branch"])?;
+    ensure!(missing.code == 1 && missing.all().contains("no-such-branch"), "{}", missing.all());
+    for bad in ["file:///etc", "ext::sh", "/etc"] {
+        ensure!(berth.berth(&["git:sync", synced, bad])?.code != 0, "{bad} was taken");
+    }
     Ok(())
 }
 

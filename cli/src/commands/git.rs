@@ -1,13 +1,13 @@
-//! `git:*`: which branch deploys.
+//! `git:*`: which branch deploys, and deploys of what is not pushed.
 //!
-//! In: a property and its value. Out: a patch, and a report.
+//! In: a property and its value; an archive; another repository's address. Out: a patch, a report, a deploy.
 
 use super::not_here;
-use crate::args::{command, report};
+use crate::args::{command, option, report, switch};
 use crate::context::{Context, none_left};
 use crate::error::{CliError, Result};
 use crate::report::Report;
-use berth_model::api::{AppInfo, PatchApp};
+use berth_model::api::{AppInfo, PatchApp, SyncDeploys, SyncSource};
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -25,6 +25,25 @@ pub(super) fn commands() -> Vec<Command> {
             "[<app>] deploy-branch [BRANCH]",
             &["git:set hello deploy-branch main", "git:set hello deploy-branch"],
         ),
+        command(
+            "git:from-archive",
+            "Deploy the files of an archive; the same files again change nothing",
+            "[<app>] URL|FILE|- [NAME EMAIL]",
+            &[
+                "git:from-archive hello https://example.com/hello.tar.gz",
+                "git:from-archive hello release.zip",
+                "git archive main | berth git:from-archive hello -",
+            ],
+        )
+        .arg(option("archive-type", "TYPE", "tar, tar.gz or zip; found out by itself")),
+        command(
+            "git:sync",
+            "Fetch another repository's branch, tag or commit",
+            "[<app>] URL [REF]",
+            &["git:sync --build hello https://example.com/hello.git main"],
+        )
+        .arg(switch("build", "Deploy it"))
+        .arg(switch("build-if-changes", "Deploy it, if it is another commit than last time")),
     ]
 }
 
@@ -32,6 +51,8 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
     match name {
         "git:report" => show(context, matches).await,
         "git:set" => set(context, matches).await,
+        "git:from-archive" => from_archive(context, matches).await,
+        "git:sync" => sync(context, matches).await,
         _ => Err(not_here(name)),
     }
 }
@@ -78,4 +99,51 @@ async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
         )
         .await?;
     context.out.step(&said)
+}
+
+async fn from_archive(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let (source, author) = match &rest[..] {
+        [source] => (source, None),
+        [source, name, email] => (source, Some((name, email))),
+        _ => return Err(CliError::Misuse("write: git:from-archive <app> URL|FILE|- [NAME EMAIL]".into())),
+    };
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if let Some(kind) = matches.get_one::<String>("archive-type") {
+        query.append_pair("kind", kind);
+    }
+    if let Some((name, email)) = author {
+        query.append_pair("name", name).append_pair("email", email);
+    }
+    let is_url = source.starts_with("https://") || source.starts_with("http://");
+    if is_url {
+        query.append_pair("url", source);
+    }
+    let path = format!("/v1/apps/{app}/archive?{}", query.finish());
+    if is_url {
+        return context.act_on(&path, tokio::io::empty()).await;
+    }
+    if source == "-" {
+        return context.act_on(&path, tokio::io::stdin()).await;
+    }
+    context.may_read(source)?;
+    let opened = tokio::fs::File::open(source).await;
+    let file = opened.map_err(|error| CliError::Failed(format!("cannot read {source}: {error}")))?;
+    context.act_on(&path, file).await
+}
+
+async fn sync(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let (url, reference) = match &rest[..] {
+        [url] => (url.clone(), None),
+        [url, reference] => (url.clone(), Some(reference.clone())),
+        _ => return Err(CliError::Misuse("write: git:sync <app> URL [REF]".into())),
+    };
+    let deploy = match (matches.get_flag("build"), matches.get_flag("build-if-changes")) {
+        (true, _) => SyncDeploys::Always,
+        (false, true) => SyncDeploys::IfChanged,
+        (false, false) => SyncDeploys::Never,
+    };
+    let body = SyncSource { url, reference, deploy };
+    context.act(Method::POST, &format!("/v1/apps/{app}/sync"), Some(&body)).await
 }

@@ -33,6 +33,12 @@ pub(super) fn commands() -> Vec<Command> {
             &["ps:restart hello", "ps:restart hello web"],
         )
         .alias("restart"),
+        command(
+            "ps:rebuild",
+            "Build the deployed code once more, and deploy it",
+            "[<app>]",
+            &["ps:rebuild hello"],
+        ),
         command("ps:stop", "Stop an app until ps:start", "[<app>] [TYPE]", &["ps:stop hello"]),
         command("ps:start", "Start a stopped app", "[<app>] [TYPE]", &["ps:start hello"]),
     ]
@@ -43,6 +49,10 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "ps:report" => show(context, matches).await,
         "ps:scale" => scale(context, matches).await,
         "ps:restart" => select(context, matches, "restart").await,
+        "ps:rebuild" => {
+            let app = context.only_app(matches).await?;
+            context.act(Method::POST, &format!("/v1/apps/{app}/rebuild"), None::<&()>).await
+        }
         "ps:stop" => select(context, matches, "stop").await,
         "ps:start" => select(context, matches, "start").await,
         _ => Err(not_here(name)),

@@ -13,6 +13,7 @@ mod processes;
 mod report;
 pub mod serve;
 mod settings;
+mod sources;
 mod streams;
 mod system;
 
@@ -49,6 +50,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(apps::router())
         .merge(settings::router())
         .merge(processes::router())
+        .merge(sources::router())
         .merge(streams::router())
         .merge(access::router())
         .split_for_parts();

@@ -2,11 +2,14 @@
 //!
 //! In: connections of people with a key or token. Out: `git receive-pack` and `git upload-pack` on bare repositories that
 //! only Berth configures, and the platform's own commands over SSH. The build happens inside the push: git's pre-receive
-//! hook asks the controller ([`hook`]), whose answer is the push's output and its verdict.
+//! hook asks the controller ([`hook`]), whose answer is the push's output and its verdict. What comes as an archive or lies
+//! in another repository becomes a commit first ([`import`]).
 
 pub mod archive;
+mod commit;
 pub mod hook;
 pub mod http;
+pub(crate) mod import;
 mod process;
 mod pty;
 pub mod push;

@@ -107,6 +107,23 @@ impl Pushes {
         Ok(Ticket { pushes: self.clone(), id, cancel })
     }
 
+    /// Waits until no other deploy of code of `app` is under way.
+    pub(super) async fn wait_for_turn(
+        &self,
+        app: &AppName,
+        progress: &ProgressSender,
+    ) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = self.turn(app);
+        match turn.clone().try_lock_owned() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let text = format!("Waiting for the deploy of {app} to finish");
+                say(progress, Progress::Step { text }).await;
+                turn.lock_owned().await
+            }
+        }
+    }
+
     fn turn(&self, app: &AppName) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = lock(&self.0.turns);
         turns.retain(|_, turn| turn.strong_count() > 0);
@@ -182,18 +199,10 @@ async fn decide(
 ) -> Result<Option<tokio::sync::OwnedMutexGuard<()>>, ApiError> {
     let app = platform.existing_app(&push.app).await?;
     let mut verdict = refs::judge(app.deploy_branch.as_deref(), &question.updates).map_err(invalid)?;
-    let turn = pushes.turn(&push.app);
     let turn = match verdict.deploy {
         None => None,
         Some(_) => {
-            let turn = match turn.clone().try_lock_owned() {
-                Ok(turn) => turn,
-                Err(_) => {
-                    let text = format!("Waiting for the deploy of {} to finish", push.app);
-                    say(progress, Progress::Step { text }).await;
-                    turn.lock_owned().await
-                }
-            };
+            let turn = pushes.wait_for_turn(&push.app, progress).await;
             // The one that was waited for may have chosen the branch.
             let app = platform.existing_app(&push.app).await?;
             verdict = refs::judge(app.deploy_branch.as_deref(), &question.updates).map_err(invalid)?;
@@ -214,7 +223,7 @@ async fn decide(
     .await
     .map_err(|error| internal("cannot look at the pushed commit", &error))?;
     checked.map_err(|error| failed(error.to_string()))?;
-    deploy_commit(platform, push, source, progress, cancel).await?;
+    deploy_commit(platform, &push.app, &push.by, source, progress, cancel).await?;
     if let Some(branch) = verdict.adopt {
         let adopted = branch.clone();
         platform.update_app(&push.app, |app| app.deploy_branch = Some(adopted.clone())).await?;
@@ -258,23 +267,25 @@ fn source(
     Ok(Source { repository, objects, commit: update.new.clone() })
 }
 
-async fn deploy_commit(
+/// Builds a commit and deploys what came of it.
+pub(super) async fn deploy_commit(
     platform: &Platform,
-    push: &Push,
+    app: &AppName,
+    by: &str,
     source: Source,
     progress: &ProgressSender,
     cancel: &CancellationToken,
 ) -> Result<(), ApiError> {
     let commit = source.commit.clone();
     let short = commit.get(..7).unwrap_or(&commit).to_owned();
-    say(progress, Progress::Step { text: format!("Building {} from {short}", push.app) }).await;
+    say(progress, Progress::Step { text: format!("Building {app} from {short}") }).await;
     // Dropping the build ends it on the node.
     let built = tokio::select! {
-        built = build::build(platform, &push.app, source, progress) => built?,
-        () = cancel.cancelled() => return Err(failed("the push was broken off; its build is cancelled")),
+        built = build::build(platform, app, source, progress) => built?,
+        () = cancel.cancelled() => return Err(failed("it was broken off; the build is cancelled")),
     };
     let skip = berth_model::EnvName::parse("DOKKU_SKIP_DEPLOY").ok();
-    let config = platform.config_of(&push.app).await?;
+    let config = platform.config_of(app).await?;
     if skip.and_then(|name| config.get(&name).cloned()).is_some_and(|value| value == "true" || value == "1") {
         let text = "DOKKU_SKIP_DEPLOY is set: the code is built and kept, but not deployed".to_owned();
         say(progress, Progress::Warning { text }).await;
@@ -287,7 +298,5 @@ async fn deploy_commit(
         formation: built.formation,
         description: format!("Deploy {short}"),
     };
-    deploy::deploy(platform, &push.app, Change::Image(Box::new(new)), &push.by, progress, cancel)
-        .await
-        .map(drop)
+    deploy::deploy(platform, app, Change::Image(Box::new(new)), by, progress, cancel).await.map(drop)
 }

@@ -215,6 +215,22 @@ pub(super) fn current(repository: &Path, name: &str) -> Result<Option<String>, A
     }
 }
 
+/// Sets a branch, whatever it was.
+pub(super) fn set_branch(repository: &Path, branch: &str, commit: &str) -> Result<(), ApiError> {
+    let wrong = |error: git2::Error| internal(&format!("cannot set the branch {branch}"), &error);
+    let repository = git2::Repository::open_bare(repository).map_err(wrong)?;
+    let id = git2::Oid::from_str(commit).map_err(wrong)?;
+    repository.reference(&format!("refs/heads/{branch}"), id, true, "deployed").map(drop).map_err(wrong)
+}
+
+/// The commit that a tag or commit means.
+pub(super) fn commit_of(repository: &Path, id: &str) -> Result<String, ApiError> {
+    let wrong = |error: git2::Error| failed(format!("{id} is no commit: {}", error.message()));
+    let repository = git2::Repository::open_bare(repository).map_err(wrong)?;
+    let object = git2::Oid::from_str(id).and_then(|id| repository.find_object(id, None)).map_err(wrong)?;
+    Ok(object.peel_to_commit().map_err(wrong)?.id().to_string())
+}
+
 /// Makes clones of the repository begin at this branch.
 pub(super) fn set_head(repository: &Path, branch: &str) -> Result<(), ApiError> {
     let wrong = |error: git2::Error| internal("cannot set the repository's HEAD", &error);

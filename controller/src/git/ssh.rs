@@ -92,6 +92,14 @@ pub async fn serve(
     Ok(())
 }
 
+/// Resolves when `grace` is over and nobody has logged in. Who has logged in may stay: a push lasts as long as its build.
+async fn login_missed(known: Arc<AtomicBool>, grace: Duration) {
+    tokio::time::sleep(grace).await;
+    if known.load(Ordering::Acquire) {
+        std::future::pending().await
+    }
+}
+
 async fn serve_one(
     config: Arc<server::Config>,
     stream: TcpStream,
@@ -103,13 +111,12 @@ async fn serve_one(
     let begun = tokio::time::timeout(LOGIN, server::run_stream(config, stream, connection)).await;
     let mut session = begun.context("no SSH greeting")??;
     let handle = session.handle();
-    let login = tokio::time::sleep(LOGIN);
-    tokio::pin!(login);
+    let mut missed = std::pin::pin!(login_missed(known, LOGIN));
     let mut stopping = false;
     loop {
         let goodbye = tokio::select! {
             ended = &mut session => return ended,
-            () = &mut login, if !known.load(Ordering::Acquire) => "no login in time",
+            () = &mut missed => "no login in time",
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 "Berth is being stopped; what it runs goes on"
@@ -264,5 +271,22 @@ impl server::Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(session.channel_failure(channel)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_has_not_logged_in_is_sent_away() {
+        let grace = Duration::from_millis(20);
+        let known = Arc::new(AtomicBool::new(false));
+        login_missed(known.clone(), grace).await;
+        // Logged in after the waiting began, as it always is.
+        let waiting = tokio::spawn(login_missed(known.clone(), grace));
+        known.store(true, Ordering::Release);
+        let missed = tokio::time::timeout(grace * 10, waiting).await;
+        assert!(missed.is_err(), "a session may last");
     }
 }

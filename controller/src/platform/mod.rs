@@ -62,6 +62,7 @@ struct Inner {
     operations: operations::Operations,
     deploys: crate::deploy::Deploys,
     registry: Arc<crate::registry::Registry>,
+    pushes: crate::git::Pushes,
 }
 
 impl Platform {
@@ -84,6 +85,7 @@ impl Platform {
         let registry = Arc::new(crate::registry::Registry::open(options.registry_dir()));
         let inner = Inner {
             registry,
+            pushes: crate::git::Pushes::default(),
             options,
             store,
             keyring,
@@ -104,6 +106,12 @@ impl Platform {
     #[must_use]
     pub fn deploys(&self) -> &crate::deploy::Deploys {
         &self.0.deploys
+    }
+
+    /// The pushes that are under way.
+    #[must_use]
+    pub fn pushes(&self) -> &crate::git::Pushes {
+        &self.0.pushes
     }
 
     /// The images.
