@@ -9,12 +9,16 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Samples that have a builder here.
-const SAMPLES: [&str; 7] = [
+const SAMPLES: [&str; 11] = [
     "go-nomodules",
+    "java-main",
     "multi-port-tcp",
     "node-express",
+    "php-composer",
     "python-flask",
     "python-worker",
+    "ruby-bundler",
+    "ruby-rack",
     "rust-tiny-http",
     "static-site",
 ];

@@ -16,6 +16,10 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("sample_multi_port_tcp", |berth| sample(berth, "multi-port-tcp")),
     ("sample_go_nomodules", |berth| sample(berth, "go-nomodules")),
     ("sample_rust_tiny_http", |berth| sample(berth, "rust-tiny-http")),
+    ("sample_php_composer", |berth| sample(berth, "php-composer")),
+    ("sample_ruby_bundler", |berth| sample(berth, "ruby-bundler")),
+    ("sample_ruby_rack", |berth| sample(berth, "ruby-rack")),
+    ("sample_java_main", |berth| sample(berth, "java-main")),
     ("samples_of_other_builders_are_refused_with_advice", refused),
 ];
 

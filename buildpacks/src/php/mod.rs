@@ -53,6 +53,8 @@ pub(crate) fn detect(tree: &dyn SourceTree) -> Option<&'static str> {
 /// composer.json as far as it matters here.
 #[derive(Default)]
 struct Manifest {
+    /// Packages besides PHP and its extensions.
+    has_packages: bool,
     /// Packages or autoloading: Composer has something to do.
     needs_composer: bool,
     extensions: Vec<String>,
@@ -95,12 +97,13 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         });
     }
     runtime(draft, &manifest)?;
+    // Packages that are committed are the app's own files.
+    let layered = manifest.has_packages && !draft.tree.has_dir("vendor");
     if manifest.needs_composer {
         composer(draft)?;
-        // Packages that are committed are the app's own files.
-        if !draft.tree.has_dir("vendor") {
-            dependencies(draft, &manifest)?;
-        }
+    }
+    if layered {
+        dependencies(draft, &manifest)?;
     }
     let mut notes = Vec::new();
     if draft.wants_default_web() {
@@ -108,7 +111,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         notes.push(format!("web: {web} (Apache serves {shown}); a Procfile would overrule this"));
     }
     match manifest.needs_composer {
-        true => build(draft, &manifest, notes)?,
+        true => build(draft, &manifest, layered, notes)?,
         false => draft.source(notes, &[]),
     }
     let processes = draft.processes(Some(web).filter(|_| draft.wants_default_web()));
@@ -147,8 +150,10 @@ fn read(tree: &dyn SourceTree) -> Result<Manifest, PlanError> {
     let paths = paths.map(|path| {
         path.trim_start_matches("./").split('*').next().unwrap_or("").trim_end_matches('/').to_owned()
     });
+    let has_packages = require.keys().any(|name| !is_platform(name));
     Ok(Manifest {
-        needs_composer: require.keys().any(|name| !is_platform(name)) || top.contains_key("autoload"),
+        has_packages,
+        needs_composer: has_packages || top.contains_key("autoload"),
         extensions,
         php: text_at("/require/php").or_else(|| text_at("/require/php-64bit")),
         scripts: ["post-install-cmd", "compile"].into_iter().filter(|name| has_script(name)).collect(),
@@ -224,6 +229,10 @@ fn composer(draft: &mut Draft<'_>) -> Result<(), PlanError> {
     )
 }
 
+/// The app's own classes are written beside those of the packages, in a later step and by another user.
+const WRITABLE: &str =
+    "chmod a+w vendor vendor/composer vendor/composer/* vendor/autoload.php 2>/dev/null || true\n";
+
 /// What every call of Composer needs.
 fn env() -> Vec<(&'static str, String)> {
     vec![
@@ -253,7 +262,7 @@ fn dependencies(draft: &mut Draft<'_>, manifest: &Manifest) -> Result<(), PlanEr
         name: "php/dependencies",
         title: "Installing dependencies with Composer".to_owned(),
         notes: vec![notes],
-        script: format!("{}install\n", include_str!("install.sh")),
+        script: format!("{}install\n{WRITABLE}", include_str!("install.sh")),
         env: env_vars,
         sources,
         keep_app: false,
@@ -264,13 +273,21 @@ fn dependencies(draft: &mut Draft<'_>, manifest: &Manifest) -> Result<(), PlanEr
     })
 }
 
-fn build(draft: &mut Draft<'_>, manifest: &Manifest, mut notes: Vec<String>) -> Result<(), PlanError> {
+fn build(
+    draft: &mut Draft<'_>,
+    manifest: &Manifest,
+    layered: bool,
+    mut notes: Vec<String>,
+) -> Result<(), PlanError> {
     if draft.tree.has_dir("vendor") {
         notes.push(
             "vendor is committed: packages in it are kept where they are those of composer.lock".to_owned(),
         );
     }
-    let mut script = format!("{}{}install\n", draft.prune(), include_str!("install.sh"));
+    let mut script = format!("cd /app\n{}{}", draft.prune(), include_str!("install.sh"));
+    if !layered {
+        script.push_str("install\n");
+    }
     script.push_str("composer dump-autoload --no-dev --optimize --no-scripts --no-ansi\n");
     for name in &manifest.scripts {
         script.push_str(&format!(
