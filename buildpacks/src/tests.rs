@@ -229,11 +229,87 @@ snapshot_of!(
         ("Procfile", "release: ./migrate\n"),
     ]
 );
+snapshot_of!(
+    go_with_commands,
+    [
+        ("go.mod", "module example.com/shop\n\ngo 1.22.0\n\ntoolchain go1.24.1\n"),
+        ("go.sum", ""),
+        ("vendor/modules.txt", ""),
+        ("cmd/server/main.go", "package main\n"),
+        ("cmd/migrate/main.go", "package main\n"),
+        ("cmd/release/main.go", "package main\n"),
+    ]
+);
+snapshot_of!(
+    rust_workspace,
+    [
+        ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]\n"),
+        ("crates/core/Cargo.toml", "[package]\nname = \"core\"\n"),
+        ("crates/core/src/lib.rs", ""),
+        ("crates/shop/Cargo.toml", "[package]\nname = \"shop\"\ndefault-run = \"shop\"\n"),
+        ("crates/shop/src/main.rs", ""),
+        ("crates/shop/src/bin/worker.rs", ""),
+        ("rust-toolchain.toml", "[toolchain]\nchannel = \"1.85\"\n"),
+    ]
+);
+snapshot_of!(
+    php_laravel,
+    [
+        (
+            "composer.json",
+            r#"{"require": {"php": "^8.2", "ext-redis": "*", "laravel/framework": "^12"}, "scripts": {"post-install-cmd": ["x"]}}"#
+        ),
+        ("composer.lock", r#"{"packages": [{"require": {"ext-gmp": "*"}}]}"#),
+        ("public/index.php", ""),
+        ("package.json", "{}"),
+    ]
+);
+snapshot_of!(
+    ruby_rails,
+    [
+        ("Gemfile", "source \"https://rubygems.org\"\ngem \"rails\"\n"),
+        (
+            "Gemfile.lock",
+            "GEM\n  remote: https://rubygems.org/\n  specs:\n    propshaft (1)\n    puma (6)\n    railties (8)\n      rake\n\nRUBY VERSION\n   ruby 3.3.6p108\n"
+        ),
+        ("Rakefile", ""),
+        ("config.ru", ""),
+        ("package.json", "{}"),
+    ]
+);
+snapshot_of!(ruby_sinatra, [("Gemfile", "gem 'sinatra'\n"), ("app.rb", "require 'sinatra'\n")]);
+snapshot_of!(
+    java_spring,
+    [
+        ("pom.xml", "<java.version>21</java.version> <artifactId>spring-boot-starter-web</artifactId>"),
+        ("mvnw", ""),
+        (".mvn/wrapper/maven-wrapper.properties", ""),
+    ]
+);
+snapshot_of!(
+    java_gradle,
+    [
+        ("build.gradle.kts", ""),
+        ("gradlew", ""),
+        ("gradle/wrapper/gradle-wrapper.jar", ""),
+        ("settings.gradle.kts", "")
+    ]
+);
+snapshot_of!(
+    node_next_export,
+    [
+        (
+            "package.json",
+            r#"{"scripts": {"build": "next build", "start": "next start"}, "dependencies": {"next": "15"}}"#
+        ),
+        ("next.config.mjs", "export default { output: 'export' }\n"),
+    ]
+);
 snapshot_of!(procfile_only, [("Procfile", "web: ./server\nrelease: ./migrate\n"), ("server", "")]);
 
 #[test]
 fn refusals_say_what_to_do() {
-    let cases: [&[(&str, &str)]; 22] = [
+    let cases: [&[(&str, &str)]; 35] = [
         &[("README.md", ""), ("src/x.zig", "")],
         &[("Dockerfile", ""), ("package.json", "{}")],
         &[("mix.exs", ""), ("package.json", "{}")],
@@ -255,6 +331,19 @@ fn refusals_say_what_to_do() {
         &[("Staticfile", "root: site\n")],
         &[("Procfile", "web: a\n=======\n"), ("app.py", "")],
         &[(".slugignore", "!keep\n"), ("index.html", "")],
+        &[("go.mod", "module x\ngo two\n"), ("main.go", "package main\n")],
+        &[("go.mod", "module x\n"), ("lib.go", "package lib\n")],
+        &[("main.go", "package main\n"), ("Gopkg.lock", "")],
+        &[("Cargo.toml", "[package\n")],
+        &[("Cargo.toml", "[package]\nname = \"lib\"\n"), ("src/lib.rs", "")],
+        &[("Cargo.toml", "[package]\nname = \"x\"\n"), ("src/main.rs", ""), ("rust-toolchain", "../mine\n")],
+        &[("composer.json", "[]"), ("index.php", "")],
+        &[("composer.json", r#"{"require": {"php": "^7.4"}}"#), ("index.php", "")],
+        &[("Gemfile", ""), ("lib.rb", "")],
+        &[("config.ru", ""), (".ruby-version", "jruby-9.4\n")],
+        &[("build.gradle", "")],
+        &[("pom.xml", ""), ("system.properties", "java.runtime.version=new\n")],
+        &[("README.md", ""), ("lib.go", "package lib\n")],
         &[(".yarnrc.yml", "yarnPath: .yarn/releases/yarn.cjs\n"), ("package.json", "{}"), ("index.js", "")],
     ];
     let mut text: String = cases.iter().map(|files| format!("{files:?}\n→ {}\n\n", refusal(files))).collect();

@@ -52,7 +52,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
             .find(|name| name.ends_with(".jar") && is_plain(name))
             .map(|name| (format!("java $JAVA_OPTS -jar {name}"), format!("{name} is committed"))),
         _ => Some((
-            "java $JAVA_OPTS -jar .berth/web.jar".to_owned(),
+            format!("java {}$JAVA_OPTS -jar .berth/web.jar", port(tree)),
             "the jar with a main class that the build makes".to_owned(),
         )),
     };
@@ -82,6 +82,16 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         ("JAVA_TOOL_OPTIONS", "-XX:MaxRAMPercentage=70 -Dfile.encoding=UTF-8"),
     ];
     Ok(Outcome { processes, config: image_config(&[&bin], &env) })
+}
+
+/// Spring Boot listens on a port of its own unless it is told.
+fn port(tree: &dyn SourceTree) -> &'static str {
+    let files = ["pom.xml", "build.gradle", "build.gradle.kts"];
+    let is_spring = files
+        .into_iter()
+        .filter_map(|file| tree.glance(file))
+        .any(|text| text.contains("spring-boot") || text.contains("org.springframework.boot"));
+    if is_spring { "-Dserver.port=$PORT " } else { "" }
 }
 
 fn is_plain(name: &str) -> bool {
