@@ -8,6 +8,7 @@ mod version;
 use crate::PlanError;
 use crate::debian::{self, Packages};
 use crate::draft::{Draft, Outcome, Step, image_config};
+use crate::error::invalid;
 use crate::tree::SourceTree;
 use version::Wanted;
 
@@ -61,7 +62,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         && draft.tree.has("Rakefile")
         && !matches!(draft.var("DISABLE_ASSETS_PRECOMPILE"), Some(value) if value != "0");
     match compiles {
-        true => assets(draft, notes)?,
+        true => assets(draft, &gems, notes)?,
         false => draft.source(notes, &[]),
     }
     let mut env = vec![
@@ -158,6 +159,14 @@ fn web(tree: &dyn SourceTree, gems: &Gems) -> Option<(String, &'static str)> {
 fn runtime(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
     let (wanted, text, origin) = version::wanted(draft.tree)?;
     if let Wanted::Source(version) = wanted {
+        if !gems.bundled {
+            return invalid(
+                origin,
+                format!(
+                    "it asks for Ruby {version}, for which there are no gems of Debian; add a Gemfile with rack and puma, and commit it with Gemfile.lock"
+                ),
+            );
+        }
         let mut env = draft.config(|name| name == "BERTH_RUBY_MIRROR");
         env.extend([("RUBY_WANTED", version.clone()), ("HOME", "/tmp".to_owned())]);
         if version.matches('.').count() < 2 && draft.settings.refresh > 0 {
@@ -265,11 +274,11 @@ fn dependencies(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
 }
 
 /// Rails' assets become files of the app.
-fn assets(draft: &mut Draft<'_>, mut notes: Vec<String>) -> Result<(), PlanError> {
+fn assets(draft: &mut Draft<'_>, gems: &Gems, mut notes: Vec<String>) -> Result<(), PlanError> {
     notes.push("Rails: rake assets:precompile (DISABLE_ASSETS_PRECOMPILE=1 turns this off)".to_owned());
     let script = format!("cd /app\n{}{}", draft.prune(), include_str!("assets.sh"));
     let mut vars = draft.build_config();
-    vars.extend(env(true, draft.var("BUNDLE_WITHOUT")));
+    vars.extend(env(gems.locked, draft.var("BUNDLE_WITHOUT")));
     vars.extend([
         ("RAILS_ENV", "production".to_owned()),
         ("RACK_ENV", "production".to_owned()),
