@@ -221,10 +221,11 @@ fn variant(berth: &Berth, app: &str, repo: &Repo, variant: &Variant) -> Result<(
 }
 
 fn refused(berth: &Berth) -> Result<()> {
-    for (name, word) in [("dockerfile-python", "Dockerfile")] {
-        let repo = Repo::of_directory(berth, name, &directory(name))?;
+    let elixir = Repo::new(berth, "elixir", &[("mix.exs", "defmodule Shop.MixProject do\nend\n")])?;
+    let dockerfile = Repo::of_directory(berth, "dockerfile-python", &directory("dockerfile-python"))?;
+    for (repo, word) in [(elixir, "Elixir"), (dockerfile, "Dockerfile")] {
         let pushed = repo.git(&["push", "paas", "main"])?;
-        ensure!(pushed.code != 0, "{name} was accepted: {}", pushed.all());
+        ensure!(pushed.code != 0, "it was accepted: {}", pushed.all());
         ensure!(pushed.all().contains(word), "no {word:?} in {}", pushed.all());
         ensure!(pushed.all().contains("[remote rejected]"), "{}", pushed.all());
     }
