@@ -11,6 +11,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("commands_for_processes", processes),
     ("commands_for_releases", releases),
     ("deploys_of_archives_and_other_repositories", other_sources),
+    ("images_can_be_pulled_and_pushed_with_a_token", registry),
     ("commands_for_domains", domains),
     ("commands_for_logs_and_run", logs_and_run),
     ("commands_over_ssh", over_ssh),
@@ -172,6 +173,31 @@ fn other_sources(berth: &Berth) -> Result<()> {
     for bad in ["file:///etc", "ext::sh", "/etc"] {
         ensure!(berth.berth(&["git:sync", synced, bad])?.code != 0, "{bad} was taken");
     }
+    Ok(())
+}
+
+fn registry(berth: &Berth) -> Result<()> {
+    push_server(berth, "image-app", "one", &[])?;
+    let token = berth.ok(&["tokens:create", "pull", "--format", "json"])?.stdout;
+    let token: serde_json::Value = serde_json::from_str(&token)?;
+    let token = token["token"].as_str().context("no token")?;
+    let releases = berth.ok(&["releases", "image-app", "--format", "json"])?.stdout;
+    let releases: serde_json::Value = serde_json::from_str(&releases)?;
+    let image = releases[0]["image"].as_str().context("a release has an image")?;
+    let scratch = tempfile::TempDir::new()?;
+    let layout = format!("oci:{}:v1", scratch.path().join("image").display());
+    let skopeo = |arguments: &[&str]| -> Result<std::process::Output> {
+        Ok(std::process::Command::new("skopeo").args(arguments).current_dir(scratch.path()).output()?)
+    };
+    let remote = |name: &str| format!("docker://{}/{name}", berth.api);
+    let (from, to) = (remote(image), remote("apps/image-app:copied"));
+    let open = skopeo(&["inspect", "--tls-verify=false", "--no-creds", &from])?;
+    ensure!(!open.status.success(), "the registry asks who it is");
+    let credentials = format!("me:{token}");
+    let pulled = skopeo(&["copy", "--src-tls-verify=false", "--src-creds", &credentials, &from, &layout])?;
+    ensure!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+    let pushed = skopeo(&["copy", "--dest-tls-verify=false", "--dest-creds", &credentials, &layout, &to])?;
+    ensure!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
     Ok(())
 }
 

@@ -59,8 +59,14 @@ impl Cgroups {
     }
 
     fn open_v2(mount: &Path, name: &str) -> Result<Self, RuntimeError> {
-        // A service manager gave us a subtree (systemd: Delegate=yes): stay in it, in a leaf, because a cgroup with
-        // processes cannot have controllers for its children. Else: top level, where that rule does not hold.
+        // At the top, beside what a service manager makes for itself: containers outlive the agent, and systemd cannot
+        // start it again in a cgroup that has children with controllers (cgroups(7), "no internal processes"). Our own
+        // children have the controllers enabled, so nobody can take them away from above.
+        let at_top = Self::open_v2_below(mount, name, false);
+        if at_top.is_ok() {
+            return at_top;
+        }
+        // Not ours to write, as in a container: a subtree that was given to us, from a leaf of it.
         let delegated = own_v2_cgroup(mount).and_then(|own| {
             let base = if own.file_name().is_some_and(|leaf| leaf == "agent") {
                 own.parent()?.to_owned()
@@ -69,12 +75,10 @@ impl Cgroups {
             };
             is_delegated(&base).then_some(base)
         });
-        if let Some(base) = delegated
-            && let Ok(opened) = Self::open_v2_below(&base, name, true)
-        {
-            return Ok(opened);
+        match delegated {
+            Some(base) => Self::open_v2_below(&base, name, true),
+            None => at_top,
         }
-        Self::open_v2_below(mount, name, false)
     }
 
     fn open_v2_below(base: &Path, name: &str, move_self: bool) -> Result<Self, RuntimeError> {

@@ -107,9 +107,19 @@ pub(super) async fn remote(State(gate): State<Gate>, mut request: Request, next:
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            let mut response = refusal.into_response();
+            // A client of a registry takes `Bearer` for an address where tokens are given out: it has one already.
+            if request.uri().path().starts_with("/v2") && response.status() == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
+            }
+            response
+        }
     }
 }
+
+/// What git and registry clients know.
+const BASIC: &str = "Basic realm=\"berth\", charset=\"UTF-8\"";
 
 async fn identify(gate: &Gate, headers: &HeaderMap, peer: Peer) -> Result<Caller, Refusal> {
     let Some(shown) = headers.get(header::AUTHORIZATION) else {
@@ -138,10 +148,7 @@ fn unauthorized(text: &str) -> Refusal {
     let refusal = Refusal::from(ApiError { code: ErrorCode::Unauthorized, message: text.to_owned() });
     // Basic first: it is the one git knows.
     refusal
-        .header(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Basic realm=\"berth\", charset=\"UTF-8\""),
-        )
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC))
         .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"berth\""))
 }
 

@@ -110,8 +110,10 @@ pub fn local(platform: &Platform) -> Router {
 }
 
 /// For TCP: wants a token, and TLS unless the peer is on this machine. `git` are the routes of git over HTTP; they find the
-/// [`Caller`] in the request's extensions. The listener must set a [`Peer`].
+/// [`Caller`] in the request's extensions. The registry is there too, for `podman`, `docker` and `skopeo`: any user name, a
+/// token as the password. The listener must set a [`Peer`].
 pub fn remote(platform: &Platform, git: Router) -> Router {
     let gate = caller::Gate { platform: platform.clone(), failures: Arc::default() };
-    router(platform).merge(git).layer(from_fn_with_state(gate, caller::remote))
+    let registry = crate::registry::router(platform.registry().clone());
+    router(platform).merge(git).merge(registry).layer(from_fn_with_state(gate, caller::remote))
 }

@@ -96,7 +96,7 @@ pub async fn serve(
 async fn login_missed(known: Arc<AtomicBool>, grace: Duration) {
     tokio::time::sleep(grace).await;
     if known.load(Ordering::Acquire) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
