@@ -78,7 +78,7 @@ pub(super) fn is_plain(path: &str) -> bool {
 }
 
 /// Whether a file's package is `main` and no constraint keeps it out of every build.
-fn declares_main(tree: &dyn SourceTree, path: &str) -> bool {
+pub(super) fn declares_main(tree: &dyn SourceTree, path: &str) -> bool {
     let Some(text) = tree.glance(path) else { return false };
     let mut in_comment = false;
     for line in text.lines().map(str::trim) {

@@ -22,9 +22,10 @@ pub(crate) fn detect(tree: &dyn SourceTree) -> Option<&'static str> {
     ["go.mod", "go.work", "main.go"].into_iter().find(|file| tree.has(file))
 }
 
-/// Any Go file at the top, for trees that nothing else knows.
+/// A program of any name at the top, for trees that nothing else knows.
 pub(crate) fn detect_files(tree: &dyn SourceTree) -> Option<String> {
-    tree.top().find(|name| name.ends_with(".go") && !name.ends_with("_test.go")).map(str::to_owned)
+    let mut files = tree.top().filter(|name| name.ends_with(".go") && !name.ends_with("_test.go"));
+    files.find(|name| mains::declares_main(tree, name)).map(str::to_owned)
 }
 
 /// What to build.
