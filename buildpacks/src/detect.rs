@@ -3,14 +3,15 @@
 //! In: a tree and settings. Out: the plan of the one builder that was chosen or found.
 
 use crate::draft::Draft;
+use crate::error::CHOICE;
 use crate::exclude::Exclude;
 use crate::tree::SourceTree;
-use crate::{PlanError, Settings, node, procfile_only, python, static_site};
+use crate::{PlanError, Settings, go, java, node, php, procfile_only, python, ruby, rust, static_site};
 use berth_model::build::BuildPlan;
 use berth_model::procfile::{self, Procfile};
 
 /// Names of the builders, in the order they are tried.
-pub const BUILDERS: [&str; 4] = ["python", "node", "static", "procfile"];
+pub const BUILDERS: [&str; 9] = ["php", "go", "java", "rust", "ruby", "python", "node", "static", "procfile"];
 
 /// Says how to make an image of the tree. Pure: the same inputs give the same plan.
 pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, PlanError> {
@@ -31,6 +32,11 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         notes: vec![reason],
     };
     let outcome = match builder {
+        "php" => php::plan(&mut draft)?,
+        "go" => go::plan(&mut draft)?,
+        "java" => java::plan(&mut draft)?,
+        "rust" => rust::plan(&mut draft)?,
+        "ruby" => ruby::plan(&mut draft)?,
         "python" => python::plan(&mut draft)?,
         "node" => node::plan(&mut draft)?,
         "static" => static_site::plan(&mut draft)?,
@@ -72,10 +78,9 @@ fn choose(
         return Ok(chosen);
     }
     if let Some(file) = ["Dockerfile", "Containerfile"].into_iter().find(|file| tree.has(file)) {
-        let first = match python::detect(tree)
-            .map(|_| "python")
-            .or_else(|| node::detect(tree).map(|_| "node"))
-        {
+        let other = before_assets(tree).map(|(builder, _)| builder);
+        let other = other.or_else(|| python::detect(tree).map(|_| "python"));
+        let first = match other.or_else(|| node::detect(tree).map(|_| "node")) {
             Some(builder) => format!(
                 "To build it with the {builder} builder instead of its {file}: `berth config:set APP BERTH_BUILDER={builder}`, then push again."
             ),
@@ -85,13 +90,15 @@ fn choose(
         };
         return Err(PlanError::NotYet { found: file.to_owned(), language: "Dockerfiles", first });
     }
+    let other = format!("another builder can be chosen with the config var BERTH_BUILDER ({CHOICE})");
+    if let Some((builder, file)) = before_assets(tree) {
+        return Ok((builder, format!("builder {builder}: {file} exists; {other}")));
+    }
     if let Some((found, language)) = foreign(tree) {
         let first = "If the language is not the app's (only its tools'), choose the builder yourself, see 2."
             .to_owned();
         return Err(PlanError::NotYet { found, language, first });
     }
-    let other =
-        "another builder can be chosen with the config var BERTH_BUILDER (python, node, static or procfile)";
     // A program's name alone is a weaker sign than a package.json.
     let python = python::detect(tree).filter(|file| {
         !file.ends_with(".py") || matches!(*file, "setup.py" | "manage.py") || !tree.has("package.json")
@@ -103,6 +110,12 @@ fn choose(
     }
     if let Some(file) = node::detect(tree) {
         return Ok(("node", format!("builder node: {file} exists; {other}")));
+    }
+    if let Some(file) = go::detect_files(tree) {
+        return Ok(("go", format!("builder go: {file} exists; {other}")));
+    }
+    if let Some(file) = java::detect_files(tree) {
+        return Ok(("java", format!("builder java: {file} exists; {other}")));
     }
     let has_web = procfile.0.keys().any(berth_model::ProcessType::is_web);
     if !has_web && static_site::find(tree)?.is_some() {
@@ -120,6 +133,15 @@ fn choose(
     Err(PlanError::Unknown { found })
 }
 
+/// Languages that come before Python and Node.js: those are often there for tools and assets beside them.
+fn before_assets(tree: &dyn SourceTree) -> Option<(&'static str, &'static str)> {
+    let php = php::detect(tree).map(|file| ("php", file));
+    let go = || go::detect(tree).map(|file| ("go", file));
+    let java = || java::detect(tree).map(|file| ("java", file));
+    let rust = || rust::detect(tree).map(|file| ("rust", file));
+    php.or_else(go).or_else(java).or_else(rust).or_else(|| ruby::detect(tree).map(|file| ("ruby", file)))
+}
+
 /// `.buildpacks` and `project.toml`: buildpacks whose language has a builder here are taken as that builder.
 fn marked(tree: &dyn SourceTree) -> Result<Option<(&'static str, String)>, PlanError> {
     let not_yet = |found: &str, language| {
@@ -132,6 +154,11 @@ fn marked(tree: &dyn SourceTree) -> Result<Option<(&'static str, String)>, PlanE
             let name = line.split('#').next().unwrap_or(line).trim_end_matches(".git");
             let name = name.rsplit('/').next().unwrap_or(name).trim_start_matches("heroku-buildpack-");
             match name {
+                "go" => Some("go"),
+                "rust" => Some("rust"),
+                "ruby" => Some("ruby"),
+                "php" => Some("php"),
+                "java" | "gradle" => Some("java"),
                 "python" => Some("python"),
                 "nodejs" | "node" => Some("node"),
                 "static" | "nginx" => Some("static"),
@@ -156,20 +183,8 @@ fn marked(tree: &dyn SourceTree) -> Result<Option<(&'static str, String)>, PlanE
 
 /// Languages that this version knows but does not build, by files at the top.
 fn foreign(tree: &dyn SourceTree) -> Option<(String, &'static str)> {
-    const EXACT: [(&str, &str); 26] = [
-        ("composer.json", "PHP"),
-        ("index.php", "PHP"),
-        ("go.mod", "Go"),
-        ("go.work", "Go"),
-        ("main.go", "Go"),
-        ("pom.xml", "Java"),
-        ("gradlew", "Java"),
-        ("build.gradle", "Java"),
-        ("build.gradle.kts", "Java"),
+    const EXACT: [(&str, &str); 14] = [
         ("build.sbt", "Scala"),
-        ("Cargo.toml", "Rust"),
-        ("Gemfile", "Ruby"),
-        ("config.ru", "Ruby"),
         ("mix.exs", "Elixir"),
         ("project.clj", "Clojure"),
         ("deno.json", "Deno"),

@@ -54,6 +54,16 @@ pub(crate) struct Step<'s> {
 impl<'a> Draft<'a> {
     /// Adds a layer made by a script.
     pub(crate) fn step(&mut self, step: Step<'_>) -> Result<(), PlanError> {
+        self.add(step, false)
+    }
+
+    /// Adds a layer made by a script that runs as root in its container and may write anywhere: for packages of the
+    /// stack's distribution, which only work at their own places.
+    pub(crate) fn root_step(&mut self, step: Step<'_>) -> Result<(), PlanError> {
+        self.add(step, true)
+    }
+
+    fn add(&mut self, step: Step<'_>, as_root: bool) -> Result<(), PlanError> {
         let mut env = BTreeMap::new();
         for (name, value) in step.env {
             let name = EnvName::parse(name).map_err(|error| PlanError::Invalid {
@@ -70,6 +80,9 @@ impl<'a> Draft<'a> {
         key.add_all(step.outputs.iter().copied());
         key.add_all(step.caches.iter().flat_map(|(name, path)| [*name, *path]));
         key.add(if step.keep_app { "keep" } else { "" });
+        if as_root {
+            key.add("root");
+        }
         let below = |name: &&str| self.layers.iter().find(|layer| layer.name == *name);
         key.add_all(step.uses.iter().filter_map(below).map(|layer| layer.key.as_str()));
         let sources = &step.sources;
@@ -95,7 +108,7 @@ impl<'a> Draft<'a> {
                     .into_iter()
                     .map(|(name, path)| (name.to_owned(), path.to_owned()))
                     .collect(),
-                as_root: false,
+                as_root,
             },
             launch: step.launch,
         });
@@ -137,6 +150,17 @@ impl<'a> Draft<'a> {
     /// Whether the builder's own `web` is wanted: the Procfile names no process that stays.
     pub(crate) fn wants_default_web(&self) -> bool {
         self.procfile.0.keys().all(berth_model::ProcessType::is_release)
+    }
+
+    /// Bash that takes what `.slugignore` names out of `/app`, for builds over the whole tree.
+    pub(crate) fn prune(&self) -> String {
+        let paths = self.exclude.paths.iter();
+        paths.map(|path| format!("rm -rf -- {}\n", quoted(&format!("/app/{path}")))).collect()
+    }
+
+    /// The values of the config vars that a build over the whole tree may see: all but those the platform sets.
+    pub(crate) fn build_config(&self) -> Vec<(&'a str, String)> {
+        self.config(|name| !matches!(name, "PORT" | "PATH" | "HOME"))
     }
 
     /// Process types of the Procfile, and `web` besides if the Procfile leaves it to the builder.

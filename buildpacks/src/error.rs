@@ -3,6 +3,11 @@
 use crate::tree::TreeError;
 use berth_model::procfile;
 
+/// What the builders here build, for people.
+const LANGUAGES: &str = "Go, Java, Node.js, PHP, Python, Ruby, Rust and static sites";
+/// [`crate::BUILDERS`] for people.
+pub(crate) const CHOICE: &str = "php, go, java, rust, ruby, python, node, static or procfile";
+
 /// Why there is no plan. The text says what was found, what was expected, and what to try.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -30,6 +35,11 @@ pub enum PlanError {
     /// No builder knows such a tree.
     #[error(
         "cannot tell how to build this app. Looked at the top of the repository for\n  \
+         Go:      go.mod, go.work, *.go\n  \
+         Rust:    Cargo.toml\n  \
+         PHP:     composer.json, index.php\n  \
+         Java:    pom.xml, build.gradle, gradlew, Main.java\n  \
+         Ruby:    Gemfile, config.ru\n  \
          Python:  requirements.txt, pyproject.toml, uv.lock, poetry.lock, Pipfile, setup.py, manage.py, app.py, main.py\n  \
          Node.js: package.json\n  \
          Static:  index.html, Staticfile, .static, or a directory public, dist or _site with an index.html\n  \
@@ -45,10 +55,9 @@ pub enum PlanError {
     },
     /// What was found is known, but this version has no builder for it.
     #[error(
-        "found {found}. This version of Berth builds Python, Node.js and static sites only; support for {language} comes \
-         in the next version.\n\
+        "found {found}. This version of Berth builds {LANGUAGES} only; support for {language} comes in a later version.\n\
          1. {first}\n\
-         2. If another part of the repository is the app, choose its builder (python, node, static or procfile): \
+         2. If another part of the repository is the app, choose its builder ({CHOICE}): \
          `berth config:set APP BERTH_BUILDER=python`, then push again.\n\
          3. If the app is committed as a program that runs on Debian 12, add a Procfile with `web: ./program` and choose \
          BERTH_BUILDER=procfile."
@@ -62,9 +71,7 @@ pub enum PlanError {
         first: String,
     },
     /// The user chose a builder that does not exist.
-    #[error(
-        "there is no builder {name:?}; choose python, node, static or procfile (BERTH_BUILDER), or none to let Berth detect"
-    )]
+    #[error("there is no builder {name:?}; choose {CHOICE} (BERTH_BUILDER), or none to let Berth detect")]
     NoSuchBuilder {
         /// What was chosen.
         name: String,

@@ -7,13 +7,20 @@
 //! Runtime, dependencies and app are layers of their own. A layer's key is made of what the layer is made of and no
 //! more, so a change of the app's source leaves the keys of all layers below the app's own as they were.
 
+mod debian;
 mod detect;
 mod draft;
 mod error;
 mod exclude;
+mod go;
+mod java;
 mod node;
+mod php;
 mod procfile_only;
+mod programs;
 mod python;
+mod ruby;
+mod rust;
 mod static_site;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use berth_model::ProcessType;
 use berth_model::image::{Process, StaticSite};
 
 /// Directories that hold a ready site, in order.
-const ROOTS: [&str; 4] = ["public", "dist", "_site", "build"];
+const ROOTS: [&str; 5] = ["public", "dist", "_site", "build", "out"];
 
 /// Files at the top that are about the app and not part of it.
 const NOT_SERVED: [&str; 8] = [

@@ -8,6 +8,21 @@ use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::Path;
 
+/// Samples that have a builder here.
+const SAMPLES: [&str; 11] = [
+    "go-nomodules",
+    "java-main",
+    "multi-port-tcp",
+    "node-express",
+    "php-composer",
+    "python-flask",
+    "python-worker",
+    "ruby-bundler",
+    "ruby-rack",
+    "rust-tiny-http",
+    "static-site",
+];
+
 fn settings() -> Settings {
     let stack =
         |name: &str| ImageRef { repository: format!("stacks/{name}"), digest: Digest::of(name.as_bytes()) };
@@ -103,14 +118,12 @@ macro_rules! snapshot_of {
 #[test]
 fn every_sample_is_planned_or_refused_as_expected() {
     let mut text = String::new();
-    for name in ["multi-port-tcp", "node-express", "python-flask", "python-worker", "static-site"] {
+    for name in SAMPLES {
         let plan = plan(&sample(name), &settings()).expect("there is a plan");
         let _ = writeln!(text, "=== {name}\n{}", told(&plan));
     }
-    for name in ["dockerfile-python", "go-nomodules", "rust-tiny-http"] {
-        let error = plan(&sample(name), &settings()).expect_err("there is no builder");
-        let _ = writeln!(text, "=== {name}\n{error}\n");
-    }
+    let error = plan(&sample("dockerfile-python"), &settings()).expect_err("there is no builder");
+    let _ = writeln!(text, "=== dockerfile-python\n{error}\n");
     insta::assert_snapshot!(text);
 }
 
@@ -214,16 +227,92 @@ snapshot_of!(
         ("Procfile", "release: ./migrate\n"),
     ]
 );
+snapshot_of!(
+    go_with_commands,
+    [
+        ("go.mod", "module example.com/shop\n\ngo 1.22.0\n\ntoolchain go1.24.1\n"),
+        ("go.sum", ""),
+        ("vendor/modules.txt", ""),
+        ("cmd/server/main.go", "package main\n"),
+        ("cmd/migrate/main.go", "package main\n"),
+        ("cmd/release/main.go", "package main\n"),
+    ]
+);
+snapshot_of!(
+    rust_workspace,
+    [
+        ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]\n"),
+        ("crates/core/Cargo.toml", "[package]\nname = \"core\"\n"),
+        ("crates/core/src/lib.rs", ""),
+        ("crates/shop/Cargo.toml", "[package]\nname = \"shop\"\ndefault-run = \"shop\"\n"),
+        ("crates/shop/src/main.rs", ""),
+        ("crates/shop/src/bin/worker.rs", ""),
+        ("rust-toolchain.toml", "[toolchain]\nchannel = \"1.85\"\n"),
+    ]
+);
+snapshot_of!(
+    php_laravel,
+    [
+        (
+            "composer.json",
+            r#"{"require": {"php": "^8.2", "ext-redis": "*", "laravel/framework": "^12"}, "scripts": {"post-install-cmd": ["x"]}}"#
+        ),
+        ("composer.lock", r#"{"packages": [{"require": {"ext-gmp": "*"}}]}"#),
+        ("public/index.php", ""),
+        ("package.json", "{}"),
+    ]
+);
+snapshot_of!(
+    ruby_rails,
+    [
+        ("Gemfile", "source \"https://rubygems.org\"\ngem \"rails\"\n"),
+        (
+            "Gemfile.lock",
+            "GEM\n  remote: https://rubygems.org/\n  specs:\n    propshaft (1)\n    puma (6)\n    railties (8)\n      rake\n\nRUBY VERSION\n   ruby 3.3.6p108\n"
+        ),
+        ("Rakefile", ""),
+        ("config.ru", ""),
+        ("package.json", "{}"),
+    ]
+);
+snapshot_of!(ruby_sinatra, [("Gemfile", "gem 'sinatra'\n"), ("app.rb", "require 'sinatra'\n")]);
+snapshot_of!(
+    java_spring,
+    [
+        ("pom.xml", "<java.version>21</java.version> <artifactId>spring-boot-starter-web</artifactId>"),
+        ("mvnw", ""),
+        (".mvn/wrapper/maven-wrapper.properties", ""),
+    ]
+);
+snapshot_of!(
+    java_gradle,
+    [
+        ("build.gradle.kts", ""),
+        ("gradlew", ""),
+        ("gradle/wrapper/gradle-wrapper.jar", ""),
+        ("settings.gradle.kts", "")
+    ]
+);
+snapshot_of!(
+    node_next_export,
+    [
+        (
+            "package.json",
+            r#"{"scripts": {"build": "next build", "start": "next start"}, "dependencies": {"next": "15"}}"#
+        ),
+        ("next.config.mjs", "export default { output: 'export' }\n"),
+    ]
+);
 snapshot_of!(procfile_only, [("Procfile", "web: ./server\nrelease: ./migrate\n"), ("server", "")]);
 
 #[test]
 fn refusals_say_what_to_do() {
-    let cases: [&[(&str, &str)]; 22] = [
+    let cases: [&[(&str, &str)]; 35] = [
         &[("README.md", ""), ("src/x.zig", "")],
         &[("Dockerfile", ""), ("package.json", "{}")],
-        &[("Gemfile", ""), ("package.json", "{}")],
+        &[("mix.exs", ""), ("package.json", "{}")],
         &[("App.csproj", "")],
-        &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-ruby\n")],
+        &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-scala\n")],
         &[("project.toml", "[[io.buildpacks.group]]\nid = \"x\"\n")],
         &[("requirements.txt", "requests\n")],
         &[("requirements.txt", "flask\n"), ("lib.py", "")],
@@ -240,14 +329,27 @@ fn refusals_say_what_to_do() {
         &[("Staticfile", "root: site\n")],
         &[("Procfile", "web: a\n=======\n"), ("app.py", "")],
         &[(".slugignore", "!keep\n"), ("index.html", "")],
+        &[("go.mod", "module x\ngo two\n"), ("main.go", "package main\n")],
+        &[("go.mod", "module x\n"), ("lib.go", "package lib\n")],
+        &[("main.go", "package main\n"), ("Gopkg.lock", "")],
+        &[("Cargo.toml", "[package\n")],
+        &[("Cargo.toml", "[package]\nname = \"lib\"\n"), ("src/lib.rs", "")],
+        &[("Cargo.toml", "[package]\nname = \"x\"\n"), ("src/main.rs", ""), ("rust-toolchain", "../mine\n")],
+        &[("composer.json", "[]"), ("index.php", "")],
+        &[("composer.json", r#"{"require": {"php": "^7.4"}}"#), ("index.php", "")],
+        &[("Gemfile", ""), ("lib.rb", "")],
+        &[("config.ru", ""), (".ruby-version", "jruby-9.4\n")],
+        &[("build.gradle", "")],
+        &[("pom.xml", ""), ("system.properties", "java.runtime.version=new\n")],
+        &[("README.md", ""), ("lib.go", "package lib\n")],
         &[(".yarnrc.yml", "yarnPath: .yarn/releases/yarn.cjs\n"), ("package.json", "{}"), ("index.js", "")],
     ];
     let mut text: String = cases.iter().map(|files| format!("{files:?}\n→ {}\n\n", refusal(files))).collect();
     let _ = writeln!(text, "nothing\n→ {}\n", plan(&MemoryTree::new(), &settings()).expect_err("empty"));
-    let forced = with_config(&[("BERTH_BUILDER", "ruby")]);
+    let forced = with_config(&[("BERTH_BUILDER", "cobol")]);
     let _ = writeln!(
         text,
-        "BERTH_BUILDER=ruby\n→ {}",
+        "BERTH_BUILDER=cobol\n→ {}",
         plan(&tree(&[("a", "")]), &forced).expect_err("no such builder")
     );
     insta::assert_snapshot!(text);
@@ -261,6 +363,9 @@ fn a_chosen_builder_wins() {
         ("package.json", "{}"),
         ("index.js", ""),
         ("index.html", ""),
+        ("main.go", "package main\n"),
+        ("Cargo.toml", "[package]\nname = \"x\"\n"),
+        ("Main.java", ""),
         ("Procfile", "web: x"),
     ]);
     for builder in crate::BUILDERS {
@@ -281,7 +386,7 @@ fn a_chosen_builder_wins() {
 
 #[test]
 fn a_change_of_source_changes_the_key_of_the_app_alone() {
-    for name in ["multi-port-tcp", "node-express", "python-flask", "python-worker", "static-site"] {
+    for name in SAMPLES {
         let sample = sample(name);
         let mut before = MemoryTree::new();
         for entry in sample.entries() {
@@ -367,6 +472,21 @@ fn a_new_stack_or_a_refresh_makes_runtimes_anew() {
 /// Trees made of files that builders look at, with contents between valid and broken.
 fn any_tree() -> impl Strategy<Value = MemoryTree> {
     let path = prop::sample::select(vec![
+        "composer.json",
+        "index.php",
+        "pom.xml",
+        "Main.java",
+        "system.properties",
+        "Gemfile",
+        "Gemfile.lock",
+        "config.ru",
+        ".ruby-version",
+        "go.mod",
+        "main.go",
+        "cmd/web/main.go",
+        "Cargo.toml",
+        "rust-toolchain.toml",
+        "src/main.rs",
         "requirements.txt",
         "pyproject.toml",
         "uv.lock",
@@ -405,6 +525,9 @@ fn any_tree() -> impl Strategy<Value = MemoryTree> {
         Just(r#"{"scripts": {"start": "node .", "build": "x"}, "dependencies": {"a": "1"}, "devDependencies": {"vite": "1"}}"#.to_owned()),
         Just(r#"{"default": {"a": {"version": "==1"}}, "_meta": {}, "main": 1, "workspaces": []}"#.to_owned()),
         Just("web: node server.js\n".to_owned()),
+        Just("module x\n\ngo 1.22\n".to_owned()),
+        Just("package main\n".to_owned()),
+        Just("[package]\nname = \"x\"\n[workspace]\nmembers = [\"*\"]\n".to_owned()),
         Just("20.x\n".to_owned()),
         Just("3.11\n".to_owned()),
         any::<String>(),

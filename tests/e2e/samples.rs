@@ -14,6 +14,14 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("sample_node_express", |berth| sample(berth, "node-express")),
     ("sample_static_site", |berth| sample(berth, "static-site")),
     ("sample_multi_port_tcp", |berth| sample(berth, "multi-port-tcp")),
+    ("sample_go_nomodules", |berth| sample(berth, "go-nomodules")),
+    ("sample_rust_tiny_http", |berth| sample(berth, "rust-tiny-http")),
+    ("sample_php_composer", |berth| sample(berth, "php-composer")),
+    ("sample_ruby_bundler", |berth| sample(berth, "ruby-bundler")),
+    ("sample_ruby_rack", |berth| sample(berth, "ruby-rack")),
+    ("sample_java_main", |berth| sample(berth, "java-main")),
+    ("a_change_of_rust_compiles_only_what_it_touches", rust_changes),
+    ("go_builds_vendored_modules_and_every_command", go_commands),
     ("samples_of_other_builders_are_refused_with_advice", refused),
 ];
 
@@ -213,14 +221,85 @@ fn variant(berth: &Berth, app: &str, repo: &Repo, variant: &Variant) -> Result<(
 }
 
 fn refused(berth: &Berth) -> Result<()> {
-    for (name, word) in
-        [("go-nomodules", "Go"), ("rust-tiny-http", "Rust"), ("dockerfile-python", "Dockerfile")]
-    {
-        let repo = Repo::of_directory(berth, name, &directory(name))?;
+    let elixir = Repo::new(berth, "elixir", &[("mix.exs", "defmodule Shop.MixProject do\nend\n")])?;
+    let dockerfile = Repo::of_directory(berth, "dockerfile-python", &directory("dockerfile-python"))?;
+    for (repo, word) in [(elixir, "Elixir"), (dockerfile, "Dockerfile")] {
         let pushed = repo.git(&["push", "paas", "main"])?;
-        ensure!(pushed.code != 0, "{name} was accepted: {}", pushed.all());
+        ensure!(pushed.code != 0, "it was accepted: {}", pushed.all());
         ensure!(pushed.all().contains(word), "no {word:?} in {}", pushed.all());
         ensure!(pushed.all().contains("[remote rejected]"), "{}", pushed.all());
     }
+    Ok(())
+}
+
+fn rust_changes(berth: &Berth) -> Result<()> {
+    let (app, directory) = ("rust-changes", directory("rust-tiny-http"));
+    let repo = Repo::of_directory(berth, app, &directory)?;
+    let first = repo.push()?.all();
+    ensure!(first.contains("Compiling tiny_http"), "{first}");
+    let source = std::fs::read_to_string(directory.join("src/main.rs"))?;
+    let changed = source.replace("hello from", "greetings from");
+    // There and nearly back: an old file must not pass for the one that was compiled last.
+    let back = format!("{source}// Again.\n");
+    for (text, word) in [(&changed, "greetings from"), (&back, "hello from")] {
+        let pushed = repo.change(&[("src/main.rs", text)])?.all();
+        ensure!(pushed.contains("Compiling rust-tiny-http"), "{pushed}");
+        ensure!(!pushed.contains("Compiling tiny_http") && !pushed.contains("Installing Rust"), "{pushed}");
+        let page = berth.get(app, "/")?.text();
+        ensure!(page.contains(word), "{page}");
+    }
+    let broken = changed.replace("fn main", "fn mian");
+    repo.write(&[("src/main.rs", &broken)])?;
+    repo.commit("Broken")?;
+    let refused = repo.git(&["push", "paas", "main"])?;
+    ensure!(refused.code != 0 && refused.all().contains("cargo build failed"), "{}", refused.all());
+    let pushed = repo.change(&[("src/main.rs", &format!("{changed}// Mended.\n"))])?.all();
+    ensure!(pushed.contains("Compiling rust-tiny-http"), "{pushed}");
+    ensure!(berth.get(app, "/")?.text().contains("greetings from"), "{pushed}");
+    let files = berth.ok(&["run", app, "--", "find", "/app", "/layers", "-type", "f"])?.stdout;
+    ensure!(files.contains("/app/target/release/rust-tiny-http"), "{files}");
+    ensure!(!files.contains("main.rs") && !files.contains("rustc"), "no source and no compiler: {files}");
+    Ok(())
+}
+
+fn go_commands(berth: &Berth) -> Result<()> {
+    const WEB: &str = r#"package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+
+	"example.com/words"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, words.Hello) })
+	panic(http.ListenAndServe(":"+os.Getenv("PORT"), nil))
+}
+"#;
+    let app = "go-commands";
+    let repo = Repo::new(
+        berth,
+        app,
+        &[
+            ("go.mod", "module example.com/shop/v2\n\ngo 1.26\n\nrequire example.com/words v1.0.0\n"),
+            ("go.sum", ""),
+            ("vendor/modules.txt", "# example.com/words v1.0.0\n## explicit; go 1.26\nexample.com/words\n"),
+            ("vendor/example.com/words/words.go", "package words\n\nconst Hello = \"hello from vendor\"\n"),
+            ("cmd/web/main.go", WEB),
+            ("cmd/worker/main.go", "package main\n\nfunc main() { println(\"worked\") }\n"),
+            ("page.tmpl", "kept"),
+        ],
+    )?;
+    let pushed = repo.push()?.all();
+    ensure!(pushed.contains("Installing Go 1.26") && pushed.contains("go.mod (go)"), "{pushed}");
+    ensure!(berth.get(app, "/")?.text().contains("hello from vendor"), "{pushed}");
+    let release = berth.ok(&["releases:info", app, "--format", "json"])?.stdout;
+    ensure!(release.contains("\"worker\""), "{release}");
+    let files = berth.ok(&["run", app, "--", "find", "/app", "/layers", "-type", "f"])?.stdout;
+    let mut files: Vec<_> = files.lines().map(str::trim).filter(|line| line.starts_with('/')).collect();
+    files.sort_unstable();
+    ensure!(files == ["/app/bin/web", "/app/bin/worker", "/app/page.tmpl"], "{files:?}");
     Ok(())
 }

@@ -36,7 +36,7 @@ const CA_NAMES: [&str; 8] = [
     "DENO_CERT",
 ];
 /// Variables of the agent that builds get too: proxies and mirrors.
-const PASSED_ON: [&str; 10] = [
+const PASSED_ON: [&str; 20] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -47,6 +47,16 @@ const PASSED_ON: [&str; 10] = [
     "PIP_INDEX_URL",
     "UV_INDEX_URL",
     "UV_DEFAULT_INDEX",
+    "GOPROXY",
+    "GOSUMDB",
+    "RUSTUP_DIST_SERVER",
+    "RUSTUP_UPDATE_ROOT",
+    "BERTH_COMPOSER_MIRROR",
+    "BERTH_DEBIAN_MIRROR",
+    "BERTH_DEBIAN_SECURITY_MIRROR",
+    "BERTH_GO_MIRROR",
+    "BERTH_JAVA_MIRROR",
+    "BERTH_RUBY_MIRROR",
 ];
 
 /// One script to run.

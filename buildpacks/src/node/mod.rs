@@ -90,7 +90,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         _ => None,
     });
     if let Some((Start::Site(dir), _)) = &web {
-        let web = Process::Static(StaticSite { root: format!("/app/{dir}"), spa_fallback: true });
+        let web = Process::Static(StaticSite { root: format!("/app/{dir}"), spa_fallback: *dir != "out" });
         processes.entry(ProcessType::web()).or_insert(web);
     }
     let path = ["/app/node_modules/.bin", "/layers/node/bin", "/layers/node-manager/bin"];

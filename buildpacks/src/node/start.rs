@@ -78,11 +78,24 @@ fn site(tree: &dyn SourceTree, package: &Package) -> Option<&'static str> {
             "vite" | "react-scripts" | "astro" | "vue-cli-service" | "gatsby" | "eleventy" | "serve" | "ng"
         )
     };
+    // Next.js needs no server when it is told to write files only.
+    let config = ["next.config.js", "next.config.mjs", "next.config.ts"]
+        .into_iter()
+        .find_map(|file| tree.glance(file));
+    let exports = package.depends_on("next")
+        && !tree.has("server.js")
+        && config.is_some_and(|text| {
+            let text = text.replace([' ', '\n', '\t'], "").replace('\'', "\"");
+            text.contains("output:\"export\"")
+        });
     let has_server = package.script("start").is_some_and(|script| !starts_dev_server(script))
         || tree.has("server.js")
         || SERVERS.iter().any(|name| package.depends_on(name));
-    if has_server {
+    if has_server && !exports {
         return None;
+    }
+    if exports {
+        return Some("out");
     }
     BUILDERS.into_iter().find(|(name, _)| package.depends_on(name)).map(|(_, dir)| dir)
 }

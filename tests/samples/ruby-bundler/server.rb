@@ -1,0 +1,5 @@
+require "greeting"
+
+$stdout.sync = true
+trap("TERM") { exit }
+Greeting.serve(Integer(ENV.fetch("PORT", "5000")))
