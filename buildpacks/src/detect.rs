@@ -5,12 +5,12 @@
 use crate::draft::Draft;
 use crate::exclude::Exclude;
 use crate::tree::SourceTree;
-use crate::{PlanError, Settings, node, procfile_only, python, static_site};
+use crate::{PlanError, Settings, dockerfile_app, node, procfile_only, python, static_site};
 use berth_model::build::BuildPlan;
 use berth_model::procfile::{self, Procfile};
 
 /// Names of the builders, in the order they are tried.
-pub const BUILDERS: [&str; 4] = ["python", "node", "static", "procfile"];
+pub const BUILDERS: [&str; 5] = ["dockerfile", "python", "node", "static", "procfile"];
 
 /// Says how to make an image of the tree. Pure: the same inputs give the same plan.
 pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, PlanError> {
@@ -22,6 +22,9 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         None => Procfile::default(),
     };
     let (builder, reason) = choose(tree, settings, &procfile)?;
+    if builder == "dockerfile" {
+        return dockerfile_app::plan(tree, settings, procfile, reason);
+    }
     let mut draft = Draft {
         tree,
         settings,
@@ -47,6 +50,7 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         layers,
         processes: outcome.processes,
         config: outcome.config,
+        dockerfile: None,
     })
 }
 
@@ -71,27 +75,24 @@ fn choose(
     if let Some(chosen) = marked(tree)? {
         return Ok(chosen);
     }
-    if let Some(file) = ["Dockerfile", "Containerfile"].into_iter().find(|file| tree.has(file)) {
-        let first = match python::detect(tree)
-            .map(|_| "python")
-            .or_else(|| node::detect(tree).map(|_| "node"))
-        {
-            Some(builder) => format!(
-                "To build it with the {builder} builder instead of its {file}: `berth config:set APP BERTH_BUILDER={builder}`, then push again."
-            ),
-            None => format!(
-                "Wait for it, or add what another builder needs beside the {file} and choose that builder."
-            ),
+    if let Some(file) = dockerfile_app::find(tree, settings)? {
+        let also = python::detect(tree).map(|_| "python").or_else(|| node::detect(tree).map(|_| "node"));
+        let other = match also {
+            Some(builder) => {
+                format!(
+                    "for the {builder} builder: berth config:set APP BERTH_BUILDER={builder}, then push again"
+                )
+            }
+            None => "another builder can be chosen with the config var BERTH_BUILDER".to_owned(),
         };
-        return Err(PlanError::NotYet { found: file.to_owned(), language: "Dockerfiles", first });
+        return Ok(("dockerfile", format!("builder dockerfile: {file} exists; {other}")));
     }
     if let Some((found, language)) = foreign(tree) {
         let first = "If the language is not the app's (only its tools'), choose the builder yourself, see 2."
             .to_owned();
         return Err(PlanError::NotYet { found, language, first });
     }
-    let other =
-        "another builder can be chosen with the config var BERTH_BUILDER (python, node, static or procfile)";
+    let other = "another builder can be chosen with the config var BERTH_BUILDER (dockerfile, python, node, static or procfile)";
     // A program's name alone is a weaker sign than a package.json.
     let python = python::detect(tree).filter(|file| {
         !file.ends_with(".py") || matches!(*file, "setup.py" | "manage.py") || !tree.has("package.json")

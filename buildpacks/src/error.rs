@@ -20,6 +20,16 @@ pub enum PlanError {
         /// What was found, and what to write instead.
         reason: String,
     },
+    /// The Dockerfile says something that cannot be done.
+    #[error("{file}:{line}: {text}")]
+    Dockerfile {
+        /// Its path.
+        file: String,
+        /// Where, from 1.
+        line: usize,
+        /// What was found, and what to write instead.
+        text: String,
+    },
     /// The tree has no files.
     #[error(
         "the pushed commit has no files, so there is nothing to build.\n\
@@ -45,7 +55,7 @@ pub enum PlanError {
     },
     /// What was found is known, but this version has no builder for it.
     #[error(
-        "found {found}. This version of Berth builds Python, Node.js and static sites only; support for {language} comes \
+        "found {found}. This version of Berth builds Dockerfiles, Python, Node.js and static sites only; support for {language} comes \
          in the next version.\n\
          1. {first}\n\
          2. If another part of the repository is the app, choose its builder (python, node, static or procfile): \
@@ -63,7 +73,8 @@ pub enum PlanError {
     },
     /// The user chose a builder that does not exist.
     #[error(
-        "there is no builder {name:?}; choose python, node, static or procfile (BERTH_BUILDER), or none to let Berth detect"
+        "there is no builder {name:?}; choose dockerfile, python, node, static or procfile (BERTH_BUILDER), or none to let \
+         Berth detect"
     )]
     NoSuchBuilder {
         /// What was chosen.

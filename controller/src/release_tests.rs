@@ -23,6 +23,7 @@ pub(crate) fn image(processes: &[&str]) -> Image {
         builder: "python".into(),
         processes: processes.iter().map(|one| (process(one), command(one))).collect(),
         exposed_ports: Vec::new(),
+        healthcheck: None,
     }
 }
 

@@ -114,7 +114,7 @@ fn check(berth: &Berth, app: &str, wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
-fn sample(berth: &Berth, name: &str) -> Result<()> {
+pub(crate) fn sample(berth: &Berth, name: &str) -> Result<()> {
     let text = std::fs::read_to_string(directory(name).join("expect.json"))?;
     let expect: Expect = serde_json::from_str(&text).with_context(|| format!("expect.json of {name}"))?;
     berth.ok(&["apps:create", name])?;
@@ -213,9 +213,7 @@ fn variant(berth: &Berth, app: &str, repo: &Repo, variant: &Variant) -> Result<(
 }
 
 fn refused(berth: &Berth) -> Result<()> {
-    for (name, word) in
-        [("go-nomodules", "Go"), ("rust-tiny-http", "Rust"), ("dockerfile-python", "Dockerfile")]
-    {
+    for (name, word) in [("go-nomodules", "Go"), ("rust-tiny-http", "Rust")] {
         let repo = Repo::of_directory(berth, name, &directory(name))?;
         let pushed = repo.git(&["push", "paas", "main"])?;
         ensure!(pushed.code != 0, "{name} was accepted: {}", pushed.all());

@@ -6,6 +6,7 @@
 //! A layer whose key is known is not made again. Whose result it is matters: what an app's own code, caches or config
 //! had a part in is only ever used for that app (see [`Scope`]).
 
+mod dockerfile;
 mod error;
 mod job;
 mod output;
@@ -14,6 +15,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod upper;
+mod view;
 
 pub use error::BuildError;
 

@@ -228,8 +228,12 @@ impl Images {
                     fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Described>(&bytes).ok());
                 let keeps = entry.file_name().to_str().is_some_and(|name| keep.contains(name));
                 match described {
-                    // Stacks belong to no release, but every build stands on one.
-                    Some(described) if keeps || described.repository.starts_with("stacks/") => {
+                    // Stacks and what administrators loaded belong to no release, but builds stand on them.
+                    Some(described)
+                        if keeps
+                            || described.repository.starts_with("stacks/")
+                            || described.repository.starts_with("images/") =>
+                    {
                         needed.extend(described.layers.into_iter().map(|layer| layer.diff_id));
                     }
                     _ => {

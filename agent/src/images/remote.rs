@@ -135,6 +135,22 @@ impl Remote {
         Ok(response.status() == StatusCode::OK)
     }
 
+    /// What a tag means now; `None` if the repository has no such tag.
+    pub(crate) async fn tag(&self, repository: &str, tag: &str) -> Result<Option<Digest>, ImageError> {
+        let what = format!("say what {repository}:{tag} is");
+        let builder = Request::builder()
+            .method(Method::HEAD)
+            .uri(format!("/v2/{repository}/manifests/{tag}"))
+            .header(header::ACCEPT, ACCEPTED);
+        let request = self.request(&what, builder, no_body())?;
+        let response = self.expect(&what, request, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        Ok(digest.and_then(|text| Digest::parse(text).ok()))
+    }
+
     /// Lets `repository` have a blob of `from`; `false` if `from` has it not.
     pub(crate) async fn mount(
         &self,
