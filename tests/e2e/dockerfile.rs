@@ -67,6 +67,7 @@ RUN test -e /srv/serve.sh && test "$(cat /etc/note)" = 'a $note' && test ! -e /r
 ENV GREETING=hello
 USER web
 EXPOSE 9090 9091/udp
+HEALTHCHECK --interval=1s CMD test -e /srv/answer
 ENTRYPOINT ["/srv/serve.sh"]
 "#;
 
@@ -89,7 +90,7 @@ fn stages(berth: &Berth) -> Result<()> {
     )?;
     let pushed = repo.push()?.all();
     ensure!(pushed.contains("-----> Building from Dockerfile"), "{pushed}");
-    ensure!(pushed.contains("Step 2/15 : ARG FLAVOUR=plain"), "{pushed}");
+    ensure!(pushed.contains("Step 2/16 : ARG FLAVOUR=plain"), "{pushed}");
     ensure!(!pushed.contains("exit 9"), "a stage that is not needed is not built: {pushed}");
     let reply = berth.get("stages", "/")?.text();
     ensure!(reply == "run 0\none\nflavour=mint\nuser=1234 port=9090 greeting=hello\n", "{reply}");

@@ -18,6 +18,7 @@ mod upper;
 mod view;
 
 pub use error::BuildError;
+pub(crate) use sandbox::ca_bundle;
 
 use crate::images::layers::remove_tree;
 use crate::images::{Images, chain};

@@ -275,7 +275,7 @@ fn platform_env() -> Vec<(String, String)> {
 }
 
 /// The node's trust anchors: networks with their own CA are unusable without.
-async fn ca_bundle() -> Option<Vec<u8>> {
+pub(crate) async fn ca_bundle() -> Option<Vec<u8>> {
     let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     for path in own.into_iter().chain(CA_BUNDLES.iter().map(PathBuf::from)) {
         if let Ok(bytes) = tokio::fs::read(&path).await {

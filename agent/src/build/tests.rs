@@ -103,6 +103,7 @@ async fn bench() -> Bench {
         layers: Vec::new(),
         processes: Default::default(),
         config: ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() },
+        dockerfile: None,
     };
     Bench { registry, images, context, ran, data, plan }
 }

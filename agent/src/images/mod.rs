@@ -3,7 +3,7 @@
 //! In: image references, the registry. Out: [`Ready`] images: directories for overlayfs and how to start what is in
 //! them. Nothing that comes from the registry is trusted before its digest, size and diffID are verified.
 
-mod decode;
+pub(crate) mod decode;
 mod error;
 mod import;
 pub(crate) mod layers;
@@ -13,6 +13,7 @@ pub(crate) mod remote;
 mod tar_read;
 pub(crate) mod tar_write;
 pub(crate) mod unpack;
+pub(crate) mod upstream;
 
 pub use error::ImageError;
 pub(crate) use error::chain;

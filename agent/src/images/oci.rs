@@ -270,7 +270,7 @@ pub(crate) fn render(
 }
 
 /// This machine in the words of the image specification (GOARCH).
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -218,11 +218,22 @@ impl Remote {
         reference: &str,
         bytes: Vec<u8>,
     ) -> Result<(), ImageError> {
+        self.put_manifest_as(repository, reference, MANIFEST_TYPE, bytes).await
+    }
+
+    /// The same for a manifest of another kind.
+    pub(crate) async fn put_manifest_as(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), ImageError> {
         let what = format!("take manifest {reference} into {repository}");
         let builder = Request::builder()
             .method(Method::PUT)
             .uri(format!("/v2/{repository}/manifests/{reference}"))
-            .header(header::CONTENT_TYPE, MANIFEST_TYPE);
+            .header(header::CONTENT_TYPE, media_type);
         let request = self.request(&what, builder, whole(bytes.into()))?;
         self.expect(&what, request, &[StatusCode::CREATED]).await.map(drop)
     }

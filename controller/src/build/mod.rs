@@ -103,6 +103,7 @@ pub async fn build(
             Progress::Step { text: "Nothing has changed: the last image is used again".to_owned() },
         )
         .await;
+        let checks = with_healthcheck(checks, &known.image);
         return Ok(Built { image: known.image, checks, formation });
     }
     let id = new_id()?;
@@ -122,7 +123,20 @@ pub async fn build(
     };
     let image = upload::run(platform, request, draft.tree, progress).await?;
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;
+    let checks = with_healthcheck(checks, &image);
     Ok(Built { image, checks, formation })
+}
+
+/// The image's own `HEALTHCHECK` counts for `web` unless the tree says how to check it: it must pass before requests go
+/// there.
+fn with_healthcheck(
+    mut checks: BTreeMap<ProcessType, Vec<Check>>,
+    image: &Image,
+) -> BTreeMap<ProcessType, Vec<Check>> {
+    if let Some(check) = image.healthcheck.as_ref().and_then(Check::of_healthcheck) {
+        checks.entry(ProcessType::web()).or_insert_with(|| vec![check]);
+    }
+    checks
 }
 
 /// Reads and plans the tree, off the async threads: a large listing takes a while.

@@ -6,6 +6,7 @@
 //! the step with every word filled in, and the contents it reads. What is filled in, and by which rules, is
 //! `berth_buildpacks::dockerfile`'s; here are only files and containers.
 
+mod archive;
 mod base;
 mod copy;
 mod mounts;

@@ -5,14 +5,20 @@ use super::super::sandbox::{self, Program};
 use super::super::view::View;
 use super::super::{CONTAINER_PREFIX, source, upper};
 use super::copy::{self, Found, Writer};
-use super::{Below, Building};
+use super::{Below, Building, archive};
 use crate::images::layers::{Known, Scope};
+use crate::images::upstream::{self, Fetch, Https};
 use berth_buildpacks::dockerfile::{Copy, Origin, Run, Source, Step, Work};
 use berth_model::{ContainerId, Digest};
+use http::HeaderMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Tells versions of the key's own make-up apart.
 const KEY_FORMAT: &str = "berth-dockerfile-1";
+/// Largest download of an ADD, in bytes.
+const MAX_DOWNLOAD: u64 = 2 << 30;
 
 impl Building<'_> {
     pub(super) async fn make(
@@ -61,6 +67,8 @@ impl Building<'_> {
             }
             Work::Copy(copy) => match &copy.from {
                 Origin::Context => {
+                    contents.downloads = self.downloads(copy).await?;
+                    contents.keys.extend(contents.downloads.iter().map(|(_, _, digest)| digest.to_string()));
                     let (copy, context) = (copy.clone(), self.context.clone());
                     let work = move || {
                         let found = copy::find(&copy, &View::new(vec![context]), "")?;
@@ -93,6 +101,40 @@ impl Building<'_> {
                 Ok(found)
             }
         }
+    }
+
+    /// Fetches the URLs of an ADD: only their contents tell whether the step is known.
+    async fn downloads(&self, copy: &Copy) -> Result<Vec<(OsString, PathBuf, Digest)>, BuildError> {
+        let mut downloads = Vec::new();
+        for source in &copy.sources {
+            let Source::Url(url) = source else { continue };
+            let name = copy::file_name(url).or_else(|| (!copy.dest.ends_with('/')).then(|| "file".into()));
+            let name = name.ok_or_else(|| {
+                BuildError::Plan(format!(
+                    "{url} names no file; give the destination a name instead of ending it with /"
+                ))
+            })?;
+            let path = source::fresh(&self.job.dir, "download");
+            let fetching = async {
+                let https = Https::new().await?;
+                let reply = upstream::checked(https.get(url, HeaderMap::new()).await?).await?;
+                upstream::save(reply.body, &path, MAX_DOWNLOAD).await
+            };
+            let fetched = tokio::select! {
+                fetched = fetching => fetched,
+                () = self.job.stop.cancelled() => return Err(BuildError::Cancelled),
+            };
+            let fetched =
+                fetched.map_err(|error| BuildError::Plan(format!("{url} cannot be fetched: {error}")));
+            let (digest, _) = fetched?;
+            if let Some(wanted) = &copy.checksum
+                && wanted != digest.as_str()
+            {
+                return Err(BuildError::Plan(format!("{url} is {digest}, but --checksum says {wanted}")));
+            }
+            downloads.push((name, path, digest));
+        }
+        Ok(downloads)
     }
 
     async fn directory(&self, path: &str, user: &str, view: View) -> Result<PathBuf, BuildError> {
@@ -132,7 +174,7 @@ impl Building<'_> {
                 Some(found) => found,
                 None => copy::find(&copy, &from, &where_)?,
             };
-            write(&copy, &found, &view, &to, &scratch)?;
+            write(&copy, found, &contents.downloads, &view, &to, &scratch)?;
             upper::finish(&to)
         })
         .await??;
@@ -214,21 +256,45 @@ pub(super) struct Contents {
     keys: Vec<String>,
     /// Sources in the pushed tree.
     found: Option<Vec<Found>>,
+    /// What URLs gave: name, file, digest.
+    downloads: Vec<(OsString, PathBuf, Digest)>,
 }
 
-fn write(copy: &Copy, found: &[Found], view: &View, to: &Path, scratch: &Path) -> Result<(), BuildError> {
+fn write(
+    copy: &Copy,
+    mut found: Vec<Found>,
+    downloads: &[(OsString, PathBuf, Digest)],
+    view: &View,
+    to: &Path,
+    scratch: &Path,
+) -> Result<(), BuildError> {
     let failed = |error| BuildError::disk("copy to", &copy.dest)(error);
     let owner = copy.chown.as_deref().map(|text| copy::owner(text, view)).transpose()?;
     let writer = Writer::new(to, view, owner, copy.chmod).map_err(failed)?;
-    let _ = scratch;
-    writer.copy(copy, found)?;
+    if copy.unpack && copy.from == Origin::Context {
+        let mut plain = Vec::new();
+        for (index, source) in found.into_iter().enumerate() {
+            match archive::unpacked(&source, &scratch.with_extension(index.to_string()))? {
+                Some(files) => {
+                    writer.copy(&Copy { dest: format!("{}/", copy.dest), ..copy.clone() }, &[files])?
+                }
+                None => plain.push(source),
+            }
+        }
+        found = plain;
+    }
+    writer.copy(copy, &found)?;
     let (place, is_directory) = writer.place(&copy.dest).map_err(failed)?;
     let into = is_directory || copy.dest.ends_with('/') || copy.sources.len() > 1;
+    let path = |name: &OsStr| if into { place.join(name) } else { place.clone() };
     for source in &copy.sources {
         if let Source::Inline(name, content) = source {
-            let path = if into { place.join(name) } else { place.clone() };
-            writer.file(&path, &mut content.as_bytes(), 0o644).map_err(failed)?;
+            writer.file(&path(OsStr::new(name)), &mut content.as_bytes(), 0o644).map_err(failed)?;
         }
+    }
+    for (name, file, _) in downloads {
+        let mut content = File::open(file).map_err(BuildError::disk("read", file))?;
+        writer.file(&path(name), &mut content, 0o600).map_err(failed)?;
     }
     Ok(())
 }
