@@ -104,6 +104,14 @@ fn stages(berth: &Berth) -> Result<()> {
     repo.change(&[("part-1.txt", "four\n")])?;
     let reply = berth.get("stages", "/")?.text();
     ensure!(reply.starts_with("run 1\nfour\n"), "{reply}");
+    // Another file, and a stage of it.
+    repo.write(&[("docker/Prod", "FROM debian:bookworm AS prod\nCMD perl /srv/server.pl\nCOPY server.pl /srv/\nRUN echo prod > /srv/answer\nFROM prod\nRUN exit 9\n")])?;
+    repo.commit("Another Dockerfile")?;
+    berth.ok(&["builder-dockerfile:set", "stages", "dockerfile-path", "docker/Prod"])?;
+    berth.ok(&["builder-dockerfile:set", "stages", "target", "prod"])?;
+    let pushed = repo.push()?.all();
+    ensure!(pushed.contains("-----> Building from docker/Prod") && !pushed.contains("exit 9"), "{pushed}");
+    ensure!(berth.get("stages", "/")?.text().starts_with("prod\n"), "the chosen stage runs");
     Ok(())
 }
 

@@ -83,8 +83,7 @@ fn fallbacks() -> Vec<u64> {
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     const NUMBER_OFFSET: u32 = 0; // seccomp_data.nr
     const CLONE3: u32 = 435; // the same everywhere
-    #[expect(clippy::cast_possible_truncation, reason = "call numbers are small")]
-    #[expect(clippy::cast_sign_loss, reason = "and positive")]
+    #[expect(clippy::cast_possible_truncation, reason = "call numbers are small and positive")]
     const SOCKET: u32 = libc::SYS_socket as u32;
     const FAMILY_OFFSET: u32 = 16; // seccomp_data.args[0], its low half
     const PROTOCOL_OFFSET: u32 = 32; // seccomp_data.args[2], its low half

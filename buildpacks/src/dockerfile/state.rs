@@ -223,14 +223,14 @@ impl State {
     }
 
     fn healthcheck(&self, flags: &Flags, command: Option<&Command>) -> Result<Healthcheck, String> {
-        let mut check = Healthcheck::default();
-        check.test = match command {
+        let test = match command {
             None => vec!["NONE".to_owned()],
             Some(Command::Exec(words)) => {
                 std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect()
             }
             Some(Command::Shell(line)) => vec!["CMD-SHELL".to_owned(), line.clone()],
         };
+        let mut check = Healthcheck { test, ..Healthcheck::default() };
         for (name, value) in flags {
             let value = value.as_deref().unwrap_or("");
             match name.as_str() {

@@ -11,6 +11,8 @@ mod base;
 mod copy;
 mod mounts;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use super::error::BuildError;
 use super::job::{Job, Parts};

@@ -80,7 +80,7 @@ impl Building<'_> {
                     contents.keys.push(digest);
                 }
                 origin => {
-                    contents.keys.extend(self.origin(origin).await?.chain().into_iter().map(str::to_owned))
+                    contents.keys.extend(self.origin(origin).await?.chain().into_iter().map(str::to_owned));
                 }
             },
         }
@@ -276,7 +276,7 @@ fn write(
         for (index, source) in found.into_iter().enumerate() {
             match archive::unpacked(&source, &scratch.with_extension(index.to_string()))? {
                 Some(files) => {
-                    writer.copy(&Copy { dest: format!("{}/", copy.dest), ..copy.clone() }, &[files])?
+                    writer.copy(&Copy { dest: format!("{}/", copy.dest), ..copy.clone() }, &[files])?;
                 }
                 None => plain.push(source),
             }
