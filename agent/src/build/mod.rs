@@ -13,7 +13,7 @@ mod output;
 mod sandbox;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upper;
 mod view;
 

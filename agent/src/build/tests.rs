@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 #[path = "../../tests/images_support/mod.rs"]
-pub(super) mod support;
+pub(crate) mod support;
 use support::{Registry, dir, file, symlink, tar, zstd};
 
 /// Does what its script says: `write PATH TEXT`, `read PATH` (in any layer), `hang`, `fail`, `print TEXT`.

@@ -5,9 +5,7 @@ use crate::images::Images;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-#[path = "../../../tests/images_support/mod.rs"]
-mod support;
-use support::{Registry, dir, file, zstd};
+use crate::build::tests::support::{Registry, dir, file, zstd};
 
 #[derive(Default)]
 struct Fake {
