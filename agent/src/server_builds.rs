@@ -1,4 +1,4 @@
-//! The API's calls whose body is a stream: stacks and builds.
+//! The API's calls whose body is a stream: stacks, base images and builds.
 //!
 //! In: tar streams. Out: what the image store and the builder say. A connection that is closed cancels the work.
 
@@ -48,11 +48,19 @@ pub(crate) async fn stack(
     Query(query): Query<StackQuery>,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let valid = query.repository.strip_prefix("stacks/").is_some_and(|name| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    });
+    // The registry has its own rule for the rest of the name.
+    let valid = ["stacks/", "images/"].iter().any(|kind| query.repository.starts_with(kind))
+        && query
+            .repository
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/".contains(&b))
+        && query.repository.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+        && query.tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if !valid {
-        let text = format!("{:?} is no repository of a stack: use stacks/ and a-z, 0-9, -", query.repository);
+        let text = format!(
+            "{:?} is no repository for a root file system: use stacks/ or images/ and a-z, 0-9, -",
+            query.repository
+        );
         return Err(Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, text));
     }
     match images::import_stack(&node.images, &query.repository, &query.tag, reader(body)).await {

@@ -63,6 +63,7 @@ impl Machine {
                 layers,
                 processes: Default::default(),
                 config: ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() },
+                dockerfile: None,
             },
             repository: "apps/hello".to_owned(),
             config: [(EnvName::parse("COLOUR").expect("valid"), "blue".to_owned())].into(),

@@ -6,12 +6,17 @@ use crate::draft::Draft;
 use crate::error::CHOICE;
 use crate::exclude::Exclude;
 use crate::tree::SourceTree;
-use crate::{PlanError, Settings, go, java, node, php, procfile_only, python, ruby, rust, static_site};
+use crate::{
+    PlanError, Settings, dockerfile_app, go, java, node, php, procfile_only, python, ruby, rust, static_site,
+};
+use berth_model::ProcessType;
 use berth_model::build::BuildPlan;
+use berth_model::image::Process;
 use berth_model::procfile::{self, Procfile};
 
 /// Names of the builders, in the order they are tried.
-pub const BUILDERS: [&str; 9] = ["php", "go", "java", "rust", "ruby", "python", "node", "static", "procfile"];
+pub const BUILDERS: [&str; 10] =
+    ["dockerfile", "php", "go", "java", "rust", "ruby", "python", "node", "static", "procfile"];
 
 /// Says how to make an image of the tree. Pure: the same inputs give the same plan.
 pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, PlanError> {
@@ -23,6 +28,9 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         None => Procfile::default(),
     };
     let (builder, reason) = choose(tree, settings, &procfile)?;
+    if builder == "dockerfile" {
+        return dockerfile_app::plan(tree, settings, procfile, reason);
+    }
     let mut draft = Draft {
         tree,
         settings,
@@ -46,13 +54,22 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
     if let Some(first) = layers.first_mut() {
         first.notes.splice(0..0, notes);
     }
+    let mut config = outcome.config;
+    // For other engines, which know one command of an image.
+    if let Some(Process::Command { argv }) = outcome.processes.get(&ProcessType::web())
+        && config.entrypoint.is_empty()
+        && config.cmd.is_empty()
+    {
+        config.cmd.clone_from(argv);
+    }
     Ok(BuildPlan {
         builder: builder.to_owned(),
         run_image: settings.run_image.clone(),
         build_image: settings.build_image.clone(),
         layers,
         processes: outcome.processes,
-        config: outcome.config,
+        config,
+        dockerfile: None,
     })
 }
 
@@ -77,18 +94,18 @@ fn choose(
     if let Some(chosen) = marked(tree)? {
         return Ok(chosen);
     }
-    if let Some(file) = ["Dockerfile", "Containerfile"].into_iter().find(|file| tree.has(file)) {
-        let other = before_assets(tree).map(|(builder, _)| builder);
-        let other = other.or_else(|| python::detect(tree).map(|_| "python"));
-        let first = match other.or_else(|| node::detect(tree).map(|_| "node")) {
-            Some(builder) => format!(
-                "To build it with the {builder} builder instead of its {file}: `berth config:set APP BERTH_BUILDER={builder}`, then push again."
-            ),
-            None => format!(
-                "Wait for it, or add what another builder needs beside the {file} and choose that builder."
-            ),
+    if let Some(file) = dockerfile_app::find(tree, settings)? {
+        let also = before_assets(tree).map(|(builder, _)| builder);
+        let also = also.or_else(|| python::detect(tree).map(|_| "python"));
+        let other = match also.or_else(|| node::detect(tree).map(|_| "node")) {
+            Some(builder) => {
+                format!(
+                    "for the {builder} builder: berth config:set APP BERTH_BUILDER={builder}, then push again"
+                )
+            }
+            None => "another builder can be chosen with the config var BERTH_BUILDER".to_owned(),
         };
-        return Err(PlanError::NotYet { found: file.to_owned(), language: "Dockerfiles", first });
+        return Ok(("dockerfile", format!("builder dockerfile: {file} exists; {other}")));
     }
     let other = format!("another builder can be chosen with the config var BERTH_BUILDER ({CHOICE})");
     if let Some((builder, file)) = before_assets(tree) {

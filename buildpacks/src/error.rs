@@ -4,9 +4,9 @@ use crate::tree::TreeError;
 use berth_model::procfile;
 
 /// What the builders here build, for people.
-const LANGUAGES: &str = "Go, Java, Node.js, PHP, Python, Ruby, Rust and static sites";
+const LANGUAGES: &str = "Dockerfiles, Go, Java, Node.js, PHP, Python, Ruby, Rust and static sites";
 /// [`crate::BUILDERS`] for people.
-pub(crate) const CHOICE: &str = "php, go, java, rust, ruby, python, node, static or procfile";
+pub(crate) const CHOICE: &str = "dockerfile, php, go, java, rust, ruby, python, node, static or procfile";
 
 /// Why there is no plan. The text says what was found, what was expected, and what to try.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,16 @@ pub enum PlanError {
         file: String,
         /// What was found, and what to write instead.
         reason: String,
+    },
+    /// The Dockerfile says something that cannot be done.
+    #[error("{file}:{line}: {text}")]
+    Dockerfile {
+        /// Its path.
+        file: String,
+        /// Where, from 1.
+        line: usize,
+        /// What was found, and what to write instead.
+        text: String,
     },
     /// The tree has no files.
     #[error(

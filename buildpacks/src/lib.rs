@@ -9,6 +9,8 @@
 
 mod debian;
 mod detect;
+pub mod dockerfile;
+mod dockerfile_app;
 mod draft;
 mod error;
 mod exclude;
@@ -47,6 +49,10 @@ pub struct Settings {
     pub builder: Option<String>,
     /// Path of the Procfile in the tree. Default `Procfile`.
     pub procfile: String,
+    /// Path of the Dockerfile in the tree. `None` is `Dockerfile`, or what the config var `BERTH_DOCKERFILE_PATH` says.
+    pub dockerfile_path: Option<String>,
+    /// Stage of the Dockerfile to build. `None` is the last, or what the config var `BERTH_DOCKERFILE_TARGET` says.
+    pub dockerfile_target: Option<String>,
     /// Counts up when versions that were given as ranges (`22.x`) shall be looked up anew, instead of staying at what
     /// they meant when the runtime was first installed. Default 0.
     pub refresh: u64,
@@ -62,6 +68,8 @@ impl Settings {
             config: BTreeMap::new(),
             builder: None,
             procfile: "Procfile".to_owned(),
+            dockerfile_path: None,
+            dockerfile_target: None,
             refresh: 0,
         }
     }

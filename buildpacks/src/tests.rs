@@ -122,8 +122,10 @@ fn every_sample_is_planned_or_refused_as_expected() {
         let plan = plan(&sample(name), &settings()).expect("there is a plan");
         let _ = writeln!(text, "=== {name}\n{}", told(&plan));
     }
-    let error = plan(&sample("dockerfile-python"), &settings()).expect_err("there is no builder");
-    let _ = writeln!(text, "=== dockerfile-python\n{error}\n");
+    let dockerfile = plan(&sample("dockerfile-python"), &settings()).expect("there is a plan");
+    assert!(dockerfile.layers.is_empty(), "the agent makes its steps");
+    let file = dockerfile.dockerfile.expect("it carries the file");
+    assert_eq!((file.path.as_str(), file.ignore.is_empty(), file.target), ("Dockerfile", false, None));
     insta::assert_snapshot!(text);
 }
 
@@ -309,7 +311,7 @@ snapshot_of!(procfile_only, [("Procfile", "web: ./server\nrelease: ./migrate\n")
 fn refusals_say_what_to_do() {
     let cases: [&[(&str, &str)]; 35] = [
         &[("README.md", ""), ("src/x.zig", "")],
-        &[("Dockerfile", ""), ("package.json", "{}")],
+        &[("Dockerfile", "FROM a\nRUNN x\n"), ("package.json", "{}")],
         &[("mix.exs", ""), ("package.json", "{}")],
         &[("App.csproj", "")],
         &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-scala\n")],
@@ -358,7 +360,7 @@ fn refusals_say_what_to_do() {
 #[test]
 fn a_chosen_builder_wins() {
     let files = tree(&[
-        ("Dockerfile", ""),
+        ("Dockerfile", "FROM scratch"),
         ("app.py", ""),
         ("package.json", "{}"),
         ("index.js", ""),

@@ -23,6 +23,7 @@ pub(crate) fn image(processes: &[&str]) -> Image {
         builder: "python".into(),
         processes: processes.iter().map(|one| (process(one), command(one))).collect(),
         exposed_ports: Vec::new(),
+        healthcheck: None,
     }
 }
 
@@ -31,6 +32,8 @@ pub(crate) fn app() -> App {
         name: AppName::parse("hello").expect("valid"),
         created_ms: 1,
         deploy_branch: None,
+        dockerfile_path: None,
+        dockerfile_target: None,
         domains: Vec::new(),
         default_domain: true,
         formation: Formation::default(),

@@ -150,6 +150,12 @@ pub struct AppInfo {
     pub created_ms: i64,
     /// The branch whose pushes deploy.
     pub deploy_branch: Option<String>,
+    /// Path of the Dockerfile in the tree, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile_path: Option<String>,
+    /// Stage of the Dockerfile to build, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile_target: Option<String>,
     /// The release that serves.
     pub release: Option<ReleaseVersion>,
     /// Its commit.
@@ -178,6 +184,12 @@ pub struct AppInfo {
 pub struct PatchApp {
     /// New deploy branch; empty to forget it.
     pub deploy_branch: Option<String>,
+    /// New path of the Dockerfile, for the next build; empty to forget it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile_path: Option<String>,
+    /// New stage of the Dockerfile, for the next build; empty to forget it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile_target: Option<String>,
     /// New list of mounts.
     pub mounts: Option<Vec<Mount>>,
     /// New list of (proxy port, container port).

@@ -24,6 +24,31 @@ pub struct BuildPlan {
     pub processes: BTreeMap<ProcessType, Process>,
     /// Environment, user and directory of the image.
     pub config: ImageConfig,
+    /// A Dockerfile to build instead: then `layers` is empty, and `config` and `processes` are what the Dockerfile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<Dockerfile>,
+}
+
+/// A Dockerfile as an agent builds it. It goes there as text: what a step is can only be said once the image below is
+/// known, for that brings variables, a user and steps of its own (`ONBUILD`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dockerfile {
+    /// Its path in the tree, for messages.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+    /// Text of the `.dockerignore` that belongs to it.
+    #[serde(default)]
+    pub ignore: String,
+    /// Stage to build; `None` is the last.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Why this builder, for the log.
+    #[serde(default)]
+    pub reason: String,
+    /// Lines of the Procfile; `web` is the image's own command unless it is among them.
+    #[serde(default)]
+    pub procfile: BTreeMap<ProcessType, String>,
 }
 
 /// One layer: made by one script in one container, or the app's own files.

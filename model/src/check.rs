@@ -1,6 +1,7 @@
 //! Health checks: how a container shows that it may get traffic. From `app.json` `healthchecks`, a `CHECKS` file, or
 //! the default.
 
+use crate::image::Healthcheck;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -24,6 +25,37 @@ pub struct Check {
     /// A failure is only written to the log.
     #[serde(default)]
     pub warn_only: bool,
+}
+
+impl Check {
+    /// What an image's `HEALTHCHECK` asks for, as a check of the start; `None` for `NONE` and what cannot be run.
+    #[must_use]
+    pub fn of_healthcheck(image: &Healthcheck) -> Option<Self> {
+        let argv = match image.test.split_first() {
+            Some((kind, words)) if kind == "CMD" && !words.is_empty() => words.to_vec(),
+            Some((kind, [line])) if kind == "CMD-SHELL" => {
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()]
+            }
+            _ => return None,
+        };
+        let seconds = |nanos: u64, default: u32| match u32::try_from(nanos.div_ceil(1_000_000_000)) {
+            Ok(0) | Err(_) => default,
+            Ok(seconds) => seconds.min(3600),
+        };
+        let (wait_secs, start) = (seconds(image.interval, 30).min(10), seconds(image.start_period, 0));
+        let retries = if image.retries == 0 { 3 } else { u32::from(image.retries) };
+        Some(Self {
+            name: "HEALTHCHECK".to_owned(),
+            kind: CheckKind::Startup,
+            probe: Probe::Command { argv },
+            // Failures within the start period do not count; a deploy asks oftener than the interval says.
+            attempts: retries.saturating_add(start.div_ceil(wait_secs)),
+            timeout_secs: seconds(image.timeout, 30),
+            wait_secs,
+            initial_delay_secs: 0,
+            warn_only: false,
+        })
+    }
 }
 
 /// When a check runs (Kubernetes' words, as in Dokku's `app.json`).
@@ -74,4 +106,30 @@ pub enum Probe {
         /// Seconds.
         seconds: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_images_own_check_is_one_of_the_start() {
+        let image = |test: &[&str]| Healthcheck {
+            test: test.iter().map(|word| (*word).to_owned()).collect(),
+            interval: 60_000_000_000,
+            timeout: 1_500_000_000,
+            start_period: 25_000_000_000,
+            retries: 2,
+        };
+        let check = Check::of_healthcheck(&image(&["CMD-SHELL", "a || b"])).expect("a command");
+        assert_eq!(
+            check.probe,
+            Probe::Command { argv: ["/bin/sh", "-c", "a || b"].map(str::to_owned).to_vec() }
+        );
+        assert_eq!((check.attempts, check.wait_secs, check.timeout_secs), (5, 10, 2));
+        assert!(Check::of_healthcheck(&image(&["CMD", "a", "b"])).is_some());
+        for none in [&["NONE"][..], &[], &["CMD"]] {
+            assert_eq!(Check::of_healthcheck(&image(none)), None);
+        }
+    }
 }

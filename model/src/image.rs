@@ -27,6 +27,9 @@ pub struct Image {
     /// TCP ports it says it listens on (`EXPOSE`); empty for buildpack images, which listen on `$PORT`.
     #[serde(default)]
     pub exposed_ports: Vec<u16>,
+    /// `HEALTHCHECK` of a Dockerfile or of the image it stands on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// What one process type runs.
@@ -67,4 +70,55 @@ pub struct ImageConfig {
     /// `CMD` of the image.
     #[serde(default)]
     pub cmd: Vec<String>,
+    /// What `EXPOSE` names, such as `8080/tcp`; the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<String>,
+    /// `LABEL`s.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `VOLUME`s. Nothing is mounted there by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// `STOPSIGNAL`, such as `SIGQUIT` or `3`; empty for the default.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// `HEALTHCHECK`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// `ONBUILD`: instructions for images that are built on this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    /// `SHELL`; empty for `/bin/sh -c`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+}
+
+/// `HEALTHCHECK` as image configs have it (Docker Image Specification v1.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", program, arguments…]` or `["CMD-SHELL", line]`.
+    pub test: Vec<String>,
+    /// Nanoseconds between two tries; 0 is the default of 30 s.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: u64,
+    /// Nanoseconds that a try may take; 0 is the default of 30 s.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: u64,
+    /// Nanoseconds in which failures do not count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_period: u64,
+    /// Failures in a row that count; 0 is the default of 3.
+    #[serde(skip_serializing_if = "is_zero_u16")]
+    pub retries: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero_u16(value: &u16) -> bool {
+    *value == 0
 }

@@ -11,6 +11,7 @@ pub mod checks_file;
 pub mod container;
 pub mod digest;
 pub mod image;
+pub mod image_name;
 pub mod names;
 pub mod node;
 pub mod procfile;
@@ -18,6 +19,7 @@ pub mod release;
 pub mod route;
 
 pub use digest::Digest;
+pub use image_name::ImageName;
 pub use names::{
     AppName, BuildId, ContainerId, EnvName, HostPattern, NameError, NodeName, ProcessType, ReleaseVersion,
 };

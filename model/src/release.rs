@@ -17,6 +17,12 @@ pub struct App {
     pub created_ms: i64,
     /// The branch whose pushes deploy; adopted from the first push.
     pub deploy_branch: Option<String>,
+    /// Path of the Dockerfile in the tree; `None` is `Dockerfile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile_path: Option<String>,
+    /// Stage of the Dockerfile to build; `None` is the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile_target: Option<String>,
     /// Domains beside the default one.
     pub domains: Vec<HostPattern>,
     /// Whether `<app>.<domain>` leads to it.

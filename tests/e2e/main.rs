@@ -8,6 +8,7 @@
 mod apps;
 mod commands;
 mod deploys;
+mod dockerfile;
 mod faults;
 mod isolation;
 mod push;
@@ -64,7 +65,13 @@ fn main() -> ExitCode {
     let groups: [(Group, usize); 2] = [
         (
             |shared| {
-                let lists = [samples::SCENARIOS, push::SCENARIOS, commands::SCENARIOS, deploys::SCENARIOS];
+                let lists = [
+                    samples::SCENARIOS,
+                    push::SCENARIOS,
+                    commands::SCENARIOS,
+                    deploys::SCENARIOS,
+                    dockerfile::SCENARIOS,
+                ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));
                 trials

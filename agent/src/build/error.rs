@@ -35,6 +35,28 @@ pub enum BuildError {
         /// The limit.
         limit: String,
     },
+    /// A Dockerfile cannot be built, for a reason in it.
+    #[error("{file}:{line}: {text}")]
+    Dockerfile {
+        /// Its path in the tree.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// What was found, and what to do.
+        text: String,
+    },
+    /// The same, with a cause below.
+    #[error("{file}:{line}: {step}")]
+    Instruction {
+        /// Its path in the tree.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// The instruction as written, cut.
+        step: String,
+        /// Why.
+        source: Box<BuildError>,
+    },
     /// The plan asks for something that cannot be.
     #[error("the build plan is wrong: {0}")]
     Plan(String),

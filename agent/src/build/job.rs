@@ -9,7 +9,7 @@ use crate::images::oci::{self, Descriptor, LAYER_TYPE, Label, Layer};
 use crate::images::pack::{TemporaryFile, pack};
 use crate::images::{ImageError, Images};
 use berth_model::build::{BuildEvent, BuildRequest, LayerPlan, Make};
-use berth_model::image::{Image, ImageRef};
+use berth_model::image::{Image, ImageConfig, ImageRef};
 use berth_model::{ContainerId, Digest};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,20 @@ const OUTPUT_CHUNKS: usize = 32;
 
 /// One build.
 pub(crate) struct Job {
-    shared: Arc<Shared>,
-    request: Arc<BuildRequest>,
-    events: mpsc::Sender<BuildEvent>,
-    stop: CancellationToken,
+    pub(super) shared: Arc<Shared>,
+    pub(super) request: Arc<BuildRequest>,
+    pub(super) events: mpsc::Sender<BuildEvent>,
+    pub(super) stop: CancellationToken,
     /// `DIR/agent/builds/<id>`; made when something must be made.
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
+}
+
+/// All that an image is made of.
+pub(super) struct Parts {
+    /// Bottom first, those of the image below too.
+    pub(super) layers: Vec<Known>,
+    pub(super) config: ImageConfig,
+    pub(super) label: Label,
 }
 
 /// What is known of a planned layer before anything is made.
@@ -50,7 +58,7 @@ impl Job {
         Self { shared, request: Arc::new(request), events, stop, dir }
     }
 
-    fn images(&self) -> &Images {
+    pub(super) fn images(&self) -> &Images {
         &self.shared.images
     }
 
@@ -84,6 +92,11 @@ impl Job {
         turn: &mut Option<Turn>,
         publishing: &mut JoinSet<Result<(), BuildError>>,
     ) -> Result<Image, BuildError> {
+        if let Some(file) = &self.request.plan.dockerfile {
+            let turn = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
+            let parts = self.dockerfile(file, input, turn, publishing).await?;
+            return self.publish_unless_stopped(parts, publishing).await;
+        }
         let planned = self.look_up().await?;
         let layers = if planned.iter().any(|planned| planned.make) {
             let turn = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
@@ -96,8 +109,26 @@ impl Job {
             let launch = planned.into_iter().zip(&self.request.plan.layers).filter(|(_, plan)| plan.launch);
             launch.filter_map(|(planned, _)| planned.known).collect()
         };
+        let plan = &self.request.plan;
+        let base = self.images().describe(&plan.run_image).await?.layers.into_iter();
+        let stack = base.map(|layer| Known { layer, repository: plan.run_image.repository.clone() });
+        let label = Label {
+            builder: plan.builder.clone(),
+            processes: plan.processes.clone(),
+            exposed_ports: Vec::new(),
+            healthcheck: None,
+        };
+        let parts = Parts { layers: stack.chain(layers).collect(), config: plan.config.clone(), label };
+        self.publish_unless_stopped(parts, publishing).await
+    }
+
+    async fn publish_unless_stopped(
+        &self,
+        parts: Parts,
+        publishing: &mut JoinSet<Result<(), BuildError>>,
+    ) -> Result<Image, BuildError> {
         tokio::select! {
-            published = self.publish(layers, publishing) => published,
+            published = self.publish(parts, publishing) => published,
             () = self.stop.cancelled() => Err(BuildError::Cancelled),
         }
     }
@@ -145,7 +176,7 @@ impl Job {
         Ok(planned)
     }
 
-    async fn is_in_registry(&self, known: &Known) -> Result<bool, BuildError> {
+    pub(super) async fn is_in_registry(&self, known: &Known) -> Result<bool, BuildError> {
         let (remote, digest) = (self.images().remote(), &known.layer.blob.digest);
         let repository = &self.request.repository;
         if remote.has(repository, "blobs", digest).await? {
@@ -249,8 +280,20 @@ impl Job {
             Make::Source { exclude } => self.source_layer(index, tree, exclude).await?,
             Make::Script { .. } => self.script_layer(index, plan, tree, lowers, turn.base).await?,
         };
-        let (known, blob) = self.take_over(plan, dir).await?;
-        self.images().layers().remember(scope, &plan.key, &known)?;
+        self.keep(scope, &plan.key, plan.launch, dir, publishing).await
+    }
+
+    /// Makes a finished directory a layer that is found under `key`; if an image gets it, its blob is sent on its way.
+    pub(super) async fn keep(
+        &self,
+        scope: &Scope,
+        key: &str,
+        launch: bool,
+        dir: PathBuf,
+        publishing: &mut JoinSet<Result<(), BuildError>>,
+    ) -> Result<Known, BuildError> {
+        let (known, blob) = self.take_over(key, launch, dir).await?;
+        self.images().layers().remember(scope, key, &known)?;
         if let Some(blob) = blob {
             // Pushed while the next step runs.
             let (images, repository, known) =
@@ -351,8 +394,9 @@ impl Job {
             as_root: *as_root,
             limits: self.request.limits.clone(),
             base,
+            program: None,
         };
-        self.run_step(plan, &step).await?;
+        self.run_step(&plan.title, &step).await?;
         let layer = source::fresh(&self.dir, "layer");
         let to = layer.clone();
         let mounts: Vec<PathBuf> = mounts.into_iter().map(|(_, target)| target).collect();
@@ -385,7 +429,7 @@ impl Job {
         Ok(dir)
     }
 
-    async fn run_step(&self, plan: &LayerPlan, step: &Step) -> Result<(), BuildError> {
+    pub(super) async fn run_step(&self, title: &str, step: &Step) -> Result<(), BuildError> {
         let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(OUTPUT_CHUNKS);
         let events = self.events.clone();
         let forward = async move {
@@ -400,7 +444,7 @@ impl Job {
             }
         };
         let (ended, ()) = tokio::join!(self.shared.sandbox.run(step, sender, &self.stop), forward);
-        let (ended, title) = (ended?, plan.title.clone());
+        let (ended, title) = (ended?, title.to_owned());
         if self.stop.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
@@ -418,11 +462,12 @@ impl Job {
     /// Makes a finished directory a layer of this node, and packs it if an image gets it.
     async fn take_over(
         &self,
-        plan: &LayerPlan,
+        key: &str,
+        launch: bool,
         dir: PathBuf,
     ) -> Result<(Known, Option<TemporaryFile>), BuildError> {
-        let (images, stop, launch) = (self.images().clone(), self.stop.clone(), plan.launch);
-        let (name, repository) = (plan.key.clone(), self.request.repository.clone());
+        let (images, stop) = (self.images().clone(), self.stop.clone());
+        let (name, repository) = (key.to_owned(), self.request.repository.clone());
         let blob = TemporaryFile(source::fresh(&self.dir, "blob"));
         tokio::task::spawn_blocking(move || {
             if !launch {
@@ -446,21 +491,14 @@ impl Job {
     /// Has the registry acknowledge every blob, the config and the manifest.
     async fn publish(
         &self,
-        layers: Vec<Known>,
+        parts: Parts,
         publishing: &mut JoinSet<Result<(), BuildError>>,
     ) -> Result<Image, BuildError> {
-        let plan = &self.request.plan;
         let (images, remote, repository) = (self.images(), self.images().remote(), &self.request.repository);
-        let base = images.describe(&plan.run_image).await?.layers;
-        let all: Vec<Layer> =
-            base.iter().cloned().chain(layers.iter().map(|known| known.layer.clone())).collect();
-        let label = Label {
-            builder: plan.builder.clone(),
-            processes: plan.processes.clone(),
-            exposed_ports: Vec::new(),
-        };
-        let rendered = oci::render(&all, &plan.config, Some(&label));
-        let (config, manifest) = rendered.map_err(|error| BuildError::Plan(error.to_string()))?;
+        let Parts { layers, config, label } = parts;
+        let all: Vec<Layer> = layers.iter().map(|known| known.layer.clone()).collect();
+        let rendered = oci::render(&all, &config, Some(&label));
+        let (document, manifest) = rendered.map_err(|error| BuildError::Plan(error.to_string()))?;
         let reference = ImageRef { repository: repository.clone(), digest: Digest::of(&manifest) };
         let was_made = !publishing.is_empty();
         while let Some(published) = publishing.join_next().await {
@@ -469,31 +507,24 @@ impl Job {
         // A registry that has the manifest has all that it names.
         if was_made || !remote.has(repository, "manifests", &reference.digest).await? {
             let mut missing = JoinSet::new();
-            let stack =
-                base.into_iter().map(|layer| Known { layer, repository: plan.run_image.repository.clone() });
-            for known in stack.chain(layers) {
+            for known in layers {
                 let (images, repository) = (images.clone(), repository.clone());
                 missing.spawn(async move { publish_layer(&images, &repository, &known, None).await });
             }
-            let digest = Digest::of(&config);
+            let digest = Digest::of(&document);
             if !remote.has(repository, "blobs", &digest).await? {
-                remote.push_bytes(repository, &digest, config).await?;
+                remote.push_bytes(repository, &digest, document).await?;
             }
             while let Some(published) = missing.join_next().await {
                 published??;
             }
             remote.put_manifest(repository, reference.digest.as_str(), manifest).await?;
         }
-        let image = Image {
-            reference: reference.clone(),
-            builder: label.builder,
-            processes: label.processes,
-            exposed_ports: label.exposed_ports,
-        };
+        let image = label.image(reference.clone());
         let described = oci::Described {
             repository: repository.clone(),
             layers: all,
-            config: plan.config.clone(),
+            config,
             image: Some(image.clone()),
         };
         images.remember(&reference, &described)?;

@@ -6,16 +6,19 @@
 //! A layer whose key is known is not made again. Whose result it is matters: what an app's own code, caches or config
 //! had a part in is only ever used for that app (see [`Scope`]).
 
+mod dockerfile;
 mod error;
 mod job;
 mod output;
 mod sandbox;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upper;
+mod view;
 
 pub use error::BuildError;
+pub(crate) use sandbox::ca_bundle;
 
 use crate::images::layers::remove_tree;
 use crate::images::{Images, chain};

@@ -78,6 +78,23 @@ pub(crate) struct Step {
     pub(crate) limits: Limits,
     /// First id of the container's user namespace.
     pub(crate) base: u32,
+    /// What runs instead of `script` by the platform's own shell and user: a RUN of a Dockerfile.
+    pub(crate) program: Option<Program>,
+}
+
+/// A program that a Dockerfile runs, in its own user and directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) argv: Vec<String>,
+    /// As in an image's config.
+    pub(crate) user: String,
+    pub(crate) cwd: PathBuf,
+    /// Small files for the time of the step: place in the container, bytes.
+    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+    /// Which of `caches` may not be written, by place in the container.
+    pub(crate) read_only: Vec<PathBuf>,
+    /// Whether it has a network.
+    pub(crate) online: bool,
 }
 
 /// How a step ended.
@@ -119,9 +136,13 @@ impl Containers {
         output: mpsc::Sender<Vec<u8>>,
         stop: &CancellationToken,
     ) -> Result<Ended, BuildError> {
-        let attachment = self.network.attach(&step.id, &step.app, &[]).await?;
         let hostname = "build".to_owned();
-        let mut files = self.network.files(&hostname, attachment.address);
+        let (mut netns, mut files) = (None, Vec::new());
+        if step.program.as_ref().is_none_or(|program| program.online) {
+            let attachment = self.network.attach(&step.id, &step.app, &[]).await?;
+            files = self.network.files(&hostname, attachment.address);
+            netns = Some(attachment.netns);
+        }
         let mut env = platform_env();
         if let Some(bundle) = ca_bundle().await {
             files.push((CA_INSIDE.into(), bundle));
@@ -132,27 +153,36 @@ impl Containers {
             env.push((name.clone(), value.clone()));
         }
         let (user, home) = if step.as_root { ("0:0", "/root") } else { ("1001:1001", "/home/build") };
-        if !env.iter().any(|(name, _)| name == "HOME") {
+        // A Dockerfile's own user has the home that the image gives it.
+        if step.program.is_none() && !env.iter().any(|(name, _)| name == "HOME") {
             env.push(("HOME".to_owned(), home.to_owned()));
         }
         let bind = |(source, target): &(PathBuf, PathBuf)| Bind {
             source: source.clone(),
             target: target.clone(),
-            read_only: false,
+            read_only: step.program.as_ref().is_some_and(|program| program.read_only.contains(target)),
             create: false,
         };
         // One pipe for both streams keeps their lines in order.
         let wrapper = "exec /bin/bash -eu -o pipefail -c \"$1\" 2>&1 </dev/null";
+        let mut argv = ["/bin/bash", "-c", wrapper, "build", &step.script].map(str::to_owned).to_vec();
+        let (mut cwd, mut user) = (PathBuf::from("/app"), user.to_owned());
+        if let Some(program) = &step.program {
+            argv.clone_from(&program.argv);
+            cwd.clone_from(&program.cwd);
+            user.clone_from(&program.user);
+            files.extend(program.files.iter().cloned());
+        }
         let bundle = Bundle {
             id: step.id.clone(),
             dir: step.dir.clone(),
             log_dir: None,
             lowers: step.lowers.clone(),
-            netns: Some(attachment.netns),
-            argv: ["/bin/bash", "-c", wrapper, "build", &step.script].map(str::to_owned).to_vec(),
+            netns,
+            argv,
             env,
-            cwd: "/app".into(),
-            user: user.to_owned(),
+            cwd,
+            user,
             hostname,
             limits: step.limits.clone(),
             binds: step.caches.iter().map(bind).collect(),
@@ -255,7 +285,7 @@ fn platform_env() -> Vec<(String, String)> {
 }
 
 /// The node's trust anchors: networks with their own CA are unusable without.
-async fn ca_bundle() -> Option<Vec<u8>> {
+pub(crate) async fn ca_bundle() -> Option<Vec<u8>> {
     let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     for path in own.into_iter().chain(CA_BUNDLES.iter().map(PathBuf::from)) {
         if let Ok(bytes) = tokio::fs::read(&path).await {

@@ -21,15 +21,25 @@ pub(crate) const BUILD: u32 = 1001;
 
 /// Unpacks a pushed tree into the new directory `into`/app, leaving out `exclude`, and reads the stream to its end.
 pub(crate) fn receive(input: impl Read, into: &Path, exclude: &[String]) -> Result<(), BuildError> {
+    receive_for(input, into, exclude, APP)
+}
+
+/// The same for another owner: what a Dockerfile copies is root's unless it says otherwise.
+pub(crate) fn receive_for(
+    input: impl Read,
+    into: &Path,
+    exclude: &[String],
+    owner: u32,
+) -> Result<(), BuildError> {
     let app = into.join("app");
-    make_dir(&app, APP).map_err(BuildError::disk("make", &app))?;
+    make_dir(&app, owner).map_err(BuildError::disk("make", &app))?;
     let exclude = exclude.iter().map(|path| path.trim_matches('/').as_bytes().to_vec()).collect();
     let failed = |source: UnpackError| {
         BuildError::Source(ImageError::Unpack { layer: "of the push".to_owned(), source })
     };
-    let (_, mut rest) = unpack(input, &app, &Rules::Source { owner: APP, exclude }).map_err(failed)?;
+    let (_, mut rest) = unpack(input, &app, &Rules::Source { owner, exclude }).map_err(failed)?;
     io::copy(&mut rest, &mut io::sink()).map_err(|error| failed(error.into()))?;
-    dress(&app, APP).map_err(BuildError::disk("set the owner of", &app))
+    dress(&app, owner).map_err(BuildError::disk("set the owner of", &app))
 }
 
 /// Copies the `wanted` paths of the tree at `tree` (`.` is all of it) to the same places below `into`, for `owner`.

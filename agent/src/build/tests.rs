@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 #[path = "../../tests/images_support/mod.rs"]
-mod support;
+pub(crate) mod support;
 use support::{Registry, dir, file, symlink, tar, zstd};
 
 /// Does what its script says: `write PATH TEXT`, `read PATH` (in any layer), `hang`, `fail`, `print TEXT`.
@@ -79,16 +79,16 @@ impl Sandbox for Fake {
     }
 }
 
-struct Bench {
-    registry: Registry,
-    images: Images,
+pub(super) struct Bench {
+    pub(super) registry: Registry,
+    pub(super) images: Images,
     context: Context,
-    ran: Arc<Mutex<Vec<Step>>>,
+    pub(super) ran: Arc<Mutex<Vec<Step>>>,
     data: tempfile::TempDir,
-    plan: BuildPlan,
+    pub(super) plan: BuildPlan,
 }
 
-async fn bench() -> Bench {
+pub(super) async fn bench() -> Bench {
     let data = tempfile::tempdir().expect("a directory");
     let registry = Registry::default();
     let images = Images::open(data.path(), registry.serve(data.path())).expect("it opens");
@@ -103,6 +103,7 @@ async fn bench() -> Bench {
         layers: Vec::new(),
         processes: Default::default(),
         config: ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() },
+        dockerfile: None,
     };
     Bench { registry, images, context, ran, data, plan }
 }
@@ -154,7 +155,7 @@ impl Bench {
         }
     }
 
-    async fn build(&self, app: &str, tree: Vec<u8>) -> (Result<Image, String>, Vec<String>) {
+    pub(super) async fn build(&self, app: &str, tree: Vec<u8>) -> (Result<Image, String>, Vec<String>) {
         let (events, mut receive) = mpsc::channel(64);
         let request = self.request(app);
         let build =
@@ -185,7 +186,7 @@ impl Bench {
         }
     }
 
-    fn ran(&self) -> usize {
+    pub(super) fn ran(&self) -> usize {
         std::mem::take(&mut *self.ran.lock().expect("no panics")).len()
     }
 }

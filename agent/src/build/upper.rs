@@ -32,6 +32,10 @@ const PLATFORM: [&str; 10] = [
     "root",
 ];
 
+/// The same where an image's own programs run.
+const PLATFORM_OF_IMAGES: [&str; 7] =
+    ["proc", "sys", "dev", "run/berth", "etc/resolv.conf", "etc/hosts", "etc/hostname"];
+
 /// The parts of an absolute path of a plan.
 pub(crate) fn absolute(path: &str) -> Result<PathBuf, BuildError> {
     let wrong = || BuildError::Plan(format!("{path:?} is not an absolute path without .."));
@@ -132,18 +136,7 @@ pub(crate) fn capture(
     fs::create_dir(layer).map_err(BuildError::disk("make", layer))?;
     let everything = outputs.iter().any(|output| output.as_os_str().is_empty());
     if everything {
-        let hidden = PLATFORM.iter().map(PathBuf::from).chain(mounts.iter().cloned());
-        for path in hidden {
-            if let Some(at) = inside(upper, &path) {
-                crate::images::layers::remove_tree(&at).map_err(BuildError::disk("remove", at))?;
-            }
-        }
-        let list =
-            || fs::read_dir(upper)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-        for name in list().map_err(BuildError::disk("list", upper))? {
-            fs::rename(upper.join(&name), layer.join(&name))
-                .map_err(BuildError::disk("move", upper.join(name)))?;
-        }
+        take(upper, layer, PLATFORM.iter().map(PathBuf::from).chain(mounts.iter().cloned()))?;
     }
     let mut sorted: Vec<&PathBuf> = outputs.iter().filter(|output| !output.as_os_str().is_empty()).collect();
     sorted.sort();
@@ -166,7 +159,39 @@ pub(crate) fn capture(
         let to = layer.join(output);
         fs::rename(&from, &to).map_err(BuildError::disk("move", &from))?;
     }
-    plain(layer, base).map_err(BuildError::disk("take over", layer))
+    plain(layer, base, true).map_err(BuildError::disk("take over", layer))
+}
+
+/// Moves everything that a RUN of a Dockerfile left in `upper` to the new directory `layer`; `/tmp`, `/run` and `/root`
+/// are the image's own there. `mounts` are places that something of the node was mounted on.
+pub(crate) fn capture_all(
+    upper: &Path,
+    layer: &Path,
+    mounts: &[PathBuf],
+    base: u32,
+) -> Result<(), BuildError> {
+    fs::create_dir(layer).map_err(BuildError::disk("make", layer))?;
+    take(upper, layer, PLATFORM_OF_IMAGES.iter().map(PathBuf::from).chain(mounts.iter().cloned()))?;
+    plain(layer, base, false).map_err(BuildError::disk("take over", layer))
+}
+
+/// Gives everything in a layer that was written with plain ids the fixed time.
+pub(crate) fn finish(layer: &Path) -> Result<(), BuildError> {
+    plain(layer, 0, false).map_err(BuildError::disk("finish", layer))
+}
+
+fn take(upper: &Path, layer: &Path, hidden: impl Iterator<Item = PathBuf>) -> Result<(), BuildError> {
+    for path in hidden {
+        if let Some(at) = inside(upper, &path) {
+            crate::images::layers::remove_tree(&at).map_err(BuildError::disk("remove", at))?;
+        }
+    }
+    let list = || fs::read_dir(upper)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    for name in list().map_err(BuildError::disk("list", upper))? {
+        fs::rename(upper.join(&name), layer.join(&name))
+            .map_err(BuildError::disk("move", upper.join(name)))?;
+    }
+    Ok(())
 }
 
 /// Where `path` is in `upper`, reached through directories only.
@@ -182,7 +207,7 @@ fn inside(upper: &Path, path: &Path) -> Option<PathBuf> {
 }
 
 /// Gives everything in `layer` plain ids and the fixed time. What the build user made below `/app` is the app's.
-fn plain(layer: &Path, base: u32) -> io::Result<()> {
+fn plain(layer: &Path, base: u32, build_user_is_app: bool) -> io::Result<()> {
     let mut pending: Vec<(PathBuf, usize)> = vec![(layer.to_owned(), 0)];
     let mut directories = Vec::new();
     let app = layer.join("app");
@@ -191,7 +216,7 @@ fn plain(layer: &Path, base: u32) -> io::Result<()> {
             return Err(io::Error::other("its directories are nested more than 500 deep"));
         }
         let found = fs::symlink_metadata(&path)?;
-        let in_app = path.starts_with(&app);
+        let in_app = build_user_is_app && path.starts_with(&app);
         let id = |on_disk: u32| match on_disk.checked_sub(base) {
             Some(BUILD) if in_app => APP,
             Some(id) if id < COUNT => id,

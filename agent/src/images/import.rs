@@ -24,8 +24,8 @@ use tokio_util::io::SyncIoBridge;
 const USERS: [(&str, u32, &str); 2] = [("app", 1000, "/app"), ("build", 1001, "/home/build")];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Packs the root file system in `body` as the image `repository:tag`. What is below `/dev` is left out; the users
-/// `app` (1000) and `build` (1001) are added if they are missing.
+/// Packs the root file system in `body` as the image `repository:tag`. What is below `/dev` is left out; in stacks the
+/// users `app` (1000) and `build` (1001) are added if they are missing.
 pub async fn import_stack(
     images: &Images,
     repository: &str,
@@ -34,12 +34,15 @@ pub async fn import_stack(
 ) -> Result<ImageRef, ImageError> {
     let input = SyncIoBridge::new(Box::pin(body));
     let (this, name) = (images.clone(), format!("{repository}:{tag}"));
+    let is_stack = repository.starts_with("stacks/");
     let (layer, blob) = tokio::task::spawn_blocking(move || {
         let made = this.layers().temporary()?;
         let failed = |source| ImageError::Unpack { layer: name.clone(), source };
         decode(input, u64::MAX, |tar| unpack(tar, made.path(), &Rules::RootFs).map(drop)).map_err(failed)?;
-        prepare(made.path())
-            .map_err(ImageError::disk("prepare the users and directories of", made.path()))?;
+        if is_stack {
+            prepare(made.path())
+                .map_err(ImageError::disk("prepare the users and directories of", made.path()))?;
+        }
         let blob = TemporaryFile(made.path().with_file_name(layers::random()));
         let packed = pack(made.path(), &blob.0, &|| false).map_err(ImageError::disk("pack", made.path()))?;
         this.layers().adopt(made.path(), &packed.diff_id)?;

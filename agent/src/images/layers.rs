@@ -209,10 +209,10 @@ impl Layers {
                     dirs.push(path);
                 } else if is_older(&path, KEY_LIFE, now) {
                     fs::remove_file(&path).map_err(ImageError::disk("remove", &path))?;
-                } else if let Ok(layer) =
-                    serde_json::from_slice::<Layer>(&fs::read(&path).unwrap_or_default())
+                } else if let Ok(known) =
+                    serde_json::from_slice::<Known>(&fs::read(&path).unwrap_or_default())
                 {
-                    keep.insert(layer.diff_id);
+                    keep.insert(known.layer.diff_id);
                 }
             }
         }

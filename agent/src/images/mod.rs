@@ -3,7 +3,7 @@
 //! In: image references, the registry. Out: [`Ready`] images: directories for overlayfs and how to start what is in
 //! them. Nothing that comes from the registry is trusted before its digest, size and diffID are verified.
 
-mod decode;
+pub(crate) mod decode;
 mod error;
 mod import;
 pub(crate) mod layers;
@@ -13,6 +13,7 @@ pub(crate) mod remote;
 mod tar_read;
 pub(crate) mod tar_write;
 pub(crate) mod unpack;
+pub(crate) mod upstream;
 
 pub use error::ImageError;
 pub(crate) use error::chain;
@@ -228,8 +229,12 @@ impl Images {
                     fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Described>(&bytes).ok());
                 let keeps = entry.file_name().to_str().is_some_and(|name| keep.contains(name));
                 match described {
-                    // Stacks belong to no release, but every build stands on one.
-                    Some(described) if keeps || described.repository.starts_with("stacks/") => {
+                    // Stacks and what administrators loaded belong to no release, but builds stand on them.
+                    Some(described)
+                        if keeps
+                            || described.repository.starts_with("stacks/")
+                            || described.repository.starts_with("images/") =>
+                    {
                         needed.extend(described.layers.into_iter().map(|layer| layer.diff_id));
                     }
                     _ => {

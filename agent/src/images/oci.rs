@@ -1,7 +1,7 @@
 //! Manifests and configs of the OCI image specification, as far as Berth reads and writes them.
 
 use super::error::ImageError;
-use berth_model::image::{Image, ImageConfig, ImageRef, Process};
+use berth_model::image::{Healthcheck, Image, ImageConfig, ImageRef, Process};
 use berth_model::{Digest, EnvName, ProcessType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -61,7 +61,23 @@ pub(crate) struct Execution {
     pub(crate) working_dir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) labels: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exposed_ports: Option<BTreeMap<String, Empty>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) volumes: Option<BTreeMap<String, Empty>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) healthcheck: Option<Healthcheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) on_build: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shell: Option<Vec<String>>,
 }
+
+/// `{}`, as configs write sets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Empty {}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RootFs {
@@ -77,6 +93,16 @@ pub(crate) struct Label {
     pub(crate) processes: BTreeMap<ProcessType, Process>,
     #[serde(default)]
     pub(crate) exposed_ports: Vec<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) healthcheck: Option<Healthcheck>,
+}
+
+impl Label {
+    /// What it says, of the image `reference`.
+    pub(crate) fn image(self, reference: ImageRef) -> Image {
+        let Self { builder, processes, exposed_ports, healthcheck } = self;
+        Image { reference, builder, processes, exposed_ports, healthcheck }
+    }
 }
 
 /// An image's layers, bottom first, with what is in its config. This is what the node remembers of an image.
@@ -131,12 +157,7 @@ pub(crate) fn describe(
     let execution = config.config.unwrap_or_default();
     let label = execution.labels.as_ref().and_then(|labels| labels.get(LABEL));
     let image = match label.map(|text| serde_json::from_str::<Label>(text)).transpose() {
-        Ok(label) => label.map(|label| Image {
-            reference: reference.clone(),
-            builder: label.builder,
-            processes: label.processes,
-            exposed_ports: label.exposed_ports,
-        }),
+        Ok(label) => label.map(|label| label.image(reference.clone())),
         Err(error) => return Err(invalid(format!("its label {LABEL} is malformed: {error}"))),
     };
     let config = image_config(execution).map_err(invalid)?;
@@ -177,7 +198,24 @@ fn image_config(execution: Execution) -> Result<ImageConfig, String> {
     if words > 128 << 10 || entrypoint.iter().chain(&cmd).any(|word| word.contains('\0')) {
         return Err("its command is longer than 128 KiB or has a NUL byte in it".to_owned());
     }
-    Ok(ImageConfig { env, user, working_dir, entrypoint, cmd })
+    let mut exposed: Vec<String> = execution.exposed_ports.unwrap_or_default().into_keys().collect();
+    exposed.sort_by_key(|port| port.split('/').next().and_then(|number| number.parse::<u16>().ok()));
+    let mut labels = execution.labels.unwrap_or_default();
+    labels.remove(LABEL);
+    Ok(ImageConfig {
+        env,
+        user,
+        working_dir,
+        entrypoint,
+        cmd,
+        exposed,
+        labels,
+        volumes: execution.volumes.unwrap_or_default().into_keys().collect(),
+        stop_signal: execution.stop_signal.unwrap_or_default(),
+        healthcheck: execution.healthcheck,
+        on_build: execution.on_build.unwrap_or_default(),
+        shell: execution.shell.unwrap_or_default(),
+    })
 }
 
 /// A config and a manifest of these layers, as bytes. Nothing in them depends on the time: same layers, same digests.
@@ -188,8 +226,13 @@ pub(crate) fn render(
 ) -> serde_json::Result<(Vec<u8>, Vec<u8>)> {
     let some = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let labels =
-        label.map(serde_json::to_string).transpose()?.map(|json| BTreeMap::from([(LABEL.to_owned(), json)]));
+    let mut labels = config.labels.clone();
+    if let Some(json) = label.map(serde_json::to_string).transpose()? {
+        labels.insert(LABEL.to_owned(), json);
+    }
+    let set = |names: &[String]| {
+        (!names.is_empty()).then(|| names.iter().map(|name| (name.clone(), Empty {})).collect())
+    };
     let document = Config {
         architecture: architecture().to_owned(),
         os: "linux".to_owned(),
@@ -199,7 +242,13 @@ pub(crate) fn render(
             entrypoint: some(&config.entrypoint),
             cmd: some(&config.cmd),
             working_dir: text(&config.working_dir),
-            labels,
+            labels: (!labels.is_empty()).then_some(labels),
+            exposed_ports: set(&config.exposed),
+            volumes: set(&config.volumes),
+            stop_signal: text(&config.stop_signal),
+            healthcheck: config.healthcheck.clone(),
+            on_build: some(&config.on_build),
+            shell: some(&config.shell),
         }),
         rootfs: RootFs {
             kind: "layers".to_owned(),
@@ -221,7 +270,7 @@ pub(crate) fn render(
 }
 
 /// This machine in the words of the image specification (GOARCH).
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

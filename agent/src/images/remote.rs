@@ -135,6 +135,22 @@ impl Remote {
         Ok(response.status() == StatusCode::OK)
     }
 
+    /// What a tag means now; `None` if the repository has no such tag.
+    pub(crate) async fn tag(&self, repository: &str, tag: &str) -> Result<Option<Digest>, ImageError> {
+        let what = format!("say what {repository}:{tag} is");
+        let builder = Request::builder()
+            .method(Method::HEAD)
+            .uri(format!("/v2/{repository}/manifests/{tag}"))
+            .header(header::ACCEPT, ACCEPTED);
+        let request = self.request(&what, builder, no_body())?;
+        let response = self.expect(&what, request, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        Ok(digest.and_then(|text| Digest::parse(text).ok()))
+    }
+
     /// Lets `repository` have a blob of `from`; `false` if `from` has it not.
     pub(crate) async fn mount(
         &self,
@@ -202,11 +218,22 @@ impl Remote {
         reference: &str,
         bytes: Vec<u8>,
     ) -> Result<(), ImageError> {
+        self.put_manifest_as(repository, reference, MANIFEST_TYPE, bytes).await
+    }
+
+    /// The same for a manifest of another kind.
+    pub(crate) async fn put_manifest_as(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), ImageError> {
         let what = format!("take manifest {reference} into {repository}");
         let builder = Request::builder()
             .method(Method::PUT)
             .uri(format!("/v2/{repository}/manifests/{reference}"))
-            .header(header::CONTENT_TYPE, MANIFEST_TYPE);
+            .header(header::CONTENT_TYPE, media_type);
         let request = self.request(&what, builder, whole(bytes.into()))?;
         self.expect(&what, request, &[StatusCode::CREATED]).await.map(drop)
     }

@@ -62,6 +62,7 @@ fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
 
 const EPERM: u32 = libc::EPERM.unsigned_abs();
 const ENOSYS: u32 = libc::ENOSYS.unsigned_abs();
+const EPROTONOSUPPORT: u32 = libc::EPROTONOSUPPORT.unsigned_abs();
 
 #[cfg(target_arch = "x86_64")]
 fn arch() -> TargetArch {
@@ -72,7 +73,9 @@ fn arch() -> TargetArch {
     TargetArch::aarch64
 }
 
-/// `if number > NEWEST or number == clone3 → ENOSYS`, also for x32 calls, whose numbers begin at 2^30.
+/// `if number > NEWEST or number == clone3 → ENOSYS`, also for x32 calls, whose numbers begin at 2^30. A netlink socket
+/// that is not for routes fails as on a kernel without that family: `useradd` takes EPERM for a broken audit system and
+/// gives up, but goes on when there is none.
 fn fallbacks() -> Vec<u64> {
     const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
     const IF_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
@@ -80,10 +83,21 @@ fn fallbacks() -> Vec<u64> {
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     const NUMBER_OFFSET: u32 = 0; // seccomp_data.nr
     const CLONE3: u32 = 435; // the same everywhere
+    #[expect(clippy::cast_possible_truncation, reason = "call numbers are small and positive")]
+    const SOCKET: u32 = libc::SYS_socket as u32;
+    const FAMILY_OFFSET: u32 = 16; // seccomp_data.args[0], its low half
+    const PROTOCOL_OFFSET: u32 = 32; // seccomp_data.args[2], its low half
+    // Jumps are counted from the next instruction: to `allow` (9) or to `not there` (10).
     vec![
         pack(LOAD, 0, 0, NUMBER_OFFSET),
-        pack(IF_GREATER, 2, 0, NEWEST),
-        pack(IF_EQUAL, 1, 0, CLONE3),
+        pack(IF_GREATER, 8, 0, NEWEST),
+        pack(IF_EQUAL, 7, 0, CLONE3),
+        pack(IF_EQUAL, 0, 5, SOCKET),
+        pack(LOAD, 0, 0, FAMILY_OFFSET),
+        pack(IF_EQUAL, 0, 3, libc::AF_NETLINK.unsigned_abs()),
+        pack(LOAD, 0, 0, PROTOCOL_OFFSET),
+        pack(IF_EQUAL, 1, 0, libc::NETLINK_ROUTE.unsigned_abs()),
+        pack(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | EPROTONOSUPPORT),
         pack(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         pack(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | ENOSYS),
     ]

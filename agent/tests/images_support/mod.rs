@@ -50,6 +50,13 @@ impl Registry {
         self.inner().objects.insert(format!("{repository}/{kind}/{digest}"), bytes.into());
     }
 
+    /// Lets a tag mean an image of the repository.
+    #[allow(dead_code, reason = "not every test has tags")]
+    pub fn tag(&self, image: &ImageRef, tag: &str) {
+        let manifest = self.get(&image.repository, "manifests", &image.digest).expect("the image is there");
+        self.inner().objects.insert(format!("{}/manifests/{tag}", image.repository), manifest);
+    }
+
     pub fn has(&self, repository: &str, kind: &str, digest: &Digest) -> bool {
         self.inner().objects.contains_key(&format!("{repository}/{kind}/{digest}"))
     }
@@ -119,7 +126,12 @@ async fn answer(State(registry): State<Registry>, request: Request<Body>) -> Res
     match parts.method {
         Method::GET | Method::HEAD => match registry.inner().objects.get(&path) {
             Some(bytes) if parts.method == Method::GET => reply(StatusCode::OK, bytes.clone()),
-            Some(_) => reply(StatusCode::OK, Bytes::new()),
+            Some(bytes) => {
+                let mut found = reply(StatusCode::OK, Bytes::new());
+                let digest = Digest::of(bytes).to_string().parse().expect("a digest is a header value");
+                found.headers_mut().insert("docker-content-digest", digest);
+                found
+            }
             None => reply(StatusCode::NOT_FOUND, Bytes::from_static(b"no such thing")),
         },
         Method::POST => {
@@ -141,9 +153,10 @@ async fn answer(State(registry): State<Registry>, request: Request<Body>) -> Res
             reply(StatusCode::CREATED, Bytes::new())
         }
         Method::PUT => {
-            assert_eq!(parts.headers.get(header::CONTENT_TYPE).expect("it has one"), MANIFEST);
             let (repository, reference) = path.split_once("/manifests/").expect("only manifests are put");
             let document: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let kind = parts.headers.get(header::CONTENT_TYPE).expect("it has one");
+            assert_eq!(kind.to_str().ok(), document["mediaType"].as_str().or(Some(MANIFEST)));
             let layers = document["layers"].as_array().expect("layers").iter().chain([&document["config"]]);
             for descriptor in layers {
                 let digest = Digest::parse(descriptor["digest"].as_str().expect("text")).expect("a digest");

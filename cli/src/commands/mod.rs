@@ -3,6 +3,7 @@
 //! In: clap's matches. Out: text, and an exit code.
 
 mod apps;
+mod builder_dockerfile;
 mod completion;
 mod config;
 mod domains;
@@ -52,6 +53,7 @@ pub(crate) fn families() -> Vec<Family> {
         family("urls", "Where an app answers", urls::commands()),
         family("ports", "Raw TCP ports that lead to an app", ports::commands()),
         family("git", "Which branch deploys", git::commands()),
+        family("builder-dockerfile", "Which Dockerfile is built", builder_dockerfile::commands()),
         family("storage", "Directories that outlive containers", storage::commands()),
         family("resource", "Limits of memory and CPU", resource::commands()),
         family("ssh-keys", "Who may push and command over SSH", keys::commands()),
@@ -77,6 +79,7 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "urls" => urls::run(context, name, matches).await,
         "ports" => ports::run(context, name, matches).await,
         "git" => git::run(context, name, matches).await,
+        "builder-dockerfile" => builder_dockerfile::run(context, name, matches).await,
         "storage" => storage::run(context, name, matches).await,
         "resource" => resource::run(context, name, matches).await,
         "ssh-keys" => keys::run(context, name, matches).await,

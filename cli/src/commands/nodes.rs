@@ -1,4 +1,4 @@
-//! `node:list`, `stack:import`, `cleanup`: machines, the root file systems apps are built on, and disk space.
+//! `node:list`, `stack:import`, `image:import`, `cleanup`: machines, the root file systems apps are built on, disk space.
 //!
 //! In: a tar file. Out: a table; the stack's digest; what was freed.
 
@@ -7,6 +7,7 @@ use crate::args::command;
 use crate::context::{Context, arguments, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{table, time};
+use berth_model::ImageName;
 use berth_model::api::{Cleaned, NodeInfo};
 use clap::{ArgMatches, Command};
 use http::Method;
@@ -19,6 +20,12 @@ pub(super) fn commands() -> Vec<Command> {
             "Take over a root file system that apps are built on",
             "NAME FILE.tar",
             &["stack:import debian-12-run debian-12-run.tar"],
+        ),
+        command(
+            "image:import",
+            "Take over a root file system as a base image for Dockerfiles",
+            "NAME:TAG FILE.tar",
+            &["image:import debian:bookworm debian-12.tar"],
         ),
         command(
             "cleanup",
@@ -40,7 +47,8 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
             none_left(&words)?;
             cleanup(context).await
         }
-        "stack:import" => import(context, &words).await,
+        "stack:import" => import_stack(context, &words).await,
+        "image:import" => import_image(context, &words).await,
         _ => Err(not_here(name)),
     }
 }
@@ -80,7 +88,7 @@ async fn cleanup(context: &Context) -> Result<()> {
     context.out.detail("Kept: what runs, what can be rolled back to, what was used within the last hour")
 }
 
-async fn import(context: &Context, words: &[String]) -> Result<()> {
+async fn import_stack(context: &Context, words: &[String]) -> Result<()> {
     let [name, file] = words else {
         return Err(CliError::Misuse("write: stack:import NAME FILE.tar (`-` is standard input)".into()));
     };
@@ -88,15 +96,27 @@ async fn import(context: &Context, words: &[String]) -> Result<()> {
     if name.is_empty() || !name.bytes().all(allowed) {
         return Err(CliError::Misuse(format!("{name:?} is no stack's name: use a-z, 0-9, '.' and '-'")));
     }
+    import(context, name, file, &format!("/v1/stacks?name={name}")).await
+}
+
+async fn import_image(context: &Context, words: &[String]) -> Result<()> {
+    let [name, file] = words else {
+        return Err(CliError::Misuse("write: image:import NAME:TAG FILE.tar (`-` is standard input)".into()));
+    };
+    let parsed = ImageName::parse(name).map_err(CliError::Misuse)?;
+    // Everything a name may have can stand in a query as it is.
+    import(context, &parsed.to_string(), file, &format!("/v1/images?name={parsed}")).await
+}
+
+async fn import(context: &Context, name: &str, file: &str, path: &str) -> Result<()> {
     context.out.step(&format!("Importing {name}"))?;
-    let path = format!("/v1/stacks?name={name}");
     let answer: serde_json::Value = if file == "-" {
-        context.upload(&path, tokio::io::stdin()).await?
+        context.upload(path, tokio::io::stdin()).await?
     } else {
         context.may_read(file)?;
         let opened = tokio::fs::File::open(file).await;
         context
-            .upload(&path, opened.map_err(|error| CliError::Failed(format!("cannot read {file}: {error}")))?)
+            .upload(path, opened.map_err(|error| CliError::Failed(format!("cannot read {file}: {error}")))?)
             .await?
     };
     if context.out.json {

@@ -192,6 +192,8 @@ fn every_mutating_command_sends_what_it_says() {
         "domains:set-global a.test",
         "git:set hello deploy-branch next",
         "git:set hello deploy-branch",
+        "builder-dockerfile:set hello dockerfile-path docker/Dockerfile",
+        "builder-dockerfile:set hello target",
         "storage:mount hello /srv/x:/x:ro",
         "storage:unmount hello uploads:/app/uploads",
         "ports:add hello tcp:6379:6379",
@@ -253,6 +255,9 @@ fn exit_codes_are_dokkus() {
         ("help config:set", 0),
         ("--version", 0),
         ("git:set hello color red", 2),
+        ("builder-dockerfile:set hello color red", 2),
+        ("image:import only-a-name", 2),
+        ("image:import ../x file.tar", 2),
         ("stack:import only-a-name", 2),
     ] {
         let ran = fake.berth(&line.split(' ').collect::<Vec<_>>());

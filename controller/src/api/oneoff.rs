@@ -101,6 +101,7 @@ mod tests {
                 builder: "python".to_owned(),
                 processes: processes.into(),
                 exposed_ports: Vec::new(),
+                healthcheck: None,
             },
             config: BTreeMap::from([(EnvName::parse("A").expect("valid"), "1".to_owned())]),
             checks: BTreeMap::new(),

@@ -59,6 +59,8 @@ pub(super) async fn app_info(platform: &Platform, app: App) -> Result<AppInfo, R
         name: app.name,
         created_ms: app.created_ms,
         deploy_branch: app.deploy_branch,
+        dockerfile_path: app.dockerfile_path,
+        dockerfile_target: app.dockerfile_target,
         release: app.current,
         formation: app.formation,
         stopped: app.stopped,

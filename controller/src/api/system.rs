@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body::Body};
+use berth_model::ImageName;
 use berth_model::api::{Cleaned, NodeInfo, VersionInfo};
 use berth_wire::{Client, Endpoint};
 use futures_util::TryStreamExt;
@@ -22,6 +23,7 @@ pub(super) fn router() -> OpenApiRouter<Platform> {
         .routes(routes!(version))
         .routes(routes!(nodes))
         .routes(routes!(import_stack))
+        .routes(routes!(import_image))
         .routes(routes!(cleanup))
 }
 
@@ -127,6 +129,42 @@ async fn import_stack(
         let shown: String = name.chars().take(80).collect();
         return Err(invalid(format!("stack name {shown:?} is not valid: use a-z, 0-9, '-' and '.'")).into());
     }
+    root_file_system(&platform, &format!("stacks/{name}"), "latest", request).await
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ImageQuery {
+    /// As Dockerfiles name it: `debian:bookworm`, `ghcr.io/owner/image:1`.
+    name: String,
+}
+
+/// Imports a root file system (a tar archive) as a base image for Dockerfiles: a build looks here before it asks the
+/// image's own registry.
+#[utoipa::path(post, path = "/v1/images", tag = "system", params(ImageQuery),
+    request_body(content = String, content_type = "application/x-tar"),
+    responses((status = 200, description = "`repository` and `digest` of the image", body = Object)))]
+async fn import_image(
+    State(platform): State<Platform>,
+    Query(ImageQuery { name }): Query<ImageQuery>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let name = ImageName::parse(&name).map_err(invalid)?;
+    if name.digest.is_some() {
+        return Err(
+            invalid("a root file system cannot be imported under a digest; give a tag".to_owned()).into()
+        );
+    }
+    root_file_system(&platform, &name.place("images"), &name.tag, request).await
+}
+
+/// Sends the body to an agent, which makes it the image `repository:tag`.
+async fn root_file_system(
+    platform: &Platform,
+    repository: &str,
+    tag: &str,
+    request: Request,
+) -> Result<Response, Refusal> {
     let bytes = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let (mut writer, reader) = tokio::io::duplex(256 * 1024);
     // The caller's body is not `Sync`, which the client asks for: it goes through a pipe. If it breaks off, the agent must
@@ -141,8 +179,8 @@ async fn import_stack(
         }
         std::future::pending().await
     };
-    let path = format!("/v1/stacks?repository=stacks/{name}&tag=latest");
-    let client = agent(&platform);
+    let path = format!("/v1/stacks?repository={repository}&tag={tag}");
+    let client = agent(platform);
     let call = client.upload(Method::POST, &path, "application/x-tar", reader);
     let answer = tokio::select! {
         answer = call => answer.map_err(from_agent)?,

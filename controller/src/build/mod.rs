@@ -19,7 +19,7 @@ use berth_model::build::{BuildPlan, BuildRequest};
 use berth_model::check::Check;
 use berth_model::container::Limits;
 use berth_model::image::{Image, ImageRef};
-use berth_model::release::Formation;
+use berth_model::release::{App, Formation};
 use berth_model::{AppName, BuildId, EnvName, ProcessType, checks_file};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -78,15 +78,22 @@ pub async fn build(
 ) -> Result<Built, ApiError> {
     let run_image = stack::resolve(platform, "debian-12-run").await?;
     let build_image = stack::resolve(platform, "debian-12-build").await?;
-    let draft =
-        read(source.clone(), run_image.clone(), build_image.clone(), platform.config_of(app).await?).await?;
+    let settings = |of: App, config| {
+        let mut settings = Settings::new(run_image.clone(), build_image.clone());
+        settings.config = config;
+        settings.dockerfile_path = of.dockerfile_path;
+        settings.dockerfile_target = of.dockerfile_target;
+        settings
+    };
+    let of = platform.existing_app(app).await?;
+    let draft = read(source.clone(), settings(of.clone(), platform.config_of(app).await?)).await?;
     for text in &draft.warnings {
         say(progress, Progress::Warning { text: text.clone() }).await;
     }
     // Variables of app.json are there before the build sees the config; if they change it, the plan is made again.
     let draft = match apply_env(platform, app, &draft.app_json, progress).await? {
         false => draft,
-        true => read(source, run_image, build_image, platform.config_of(app).await?).await?,
+        true => read(source, settings(of, platform.config_of(app).await?)).await?,
     };
     let config = platform.config_of(app).await?;
     let formation = draft.app_json.formation.iter();
@@ -103,6 +110,7 @@ pub async fn build(
             Progress::Step { text: "Nothing has changed: the last image is used again".to_owned() },
         )
         .await;
+        let checks = with_healthcheck(checks, &known.image);
         return Ok(Built { image: known.image, checks, formation });
     }
     let id = new_id()?;
@@ -122,20 +130,26 @@ pub async fn build(
     };
     let image = upload::run(platform, request, draft.tree, progress).await?;
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;
+    let checks = with_healthcheck(checks, &image);
     Ok(Built { image, checks, formation })
 }
 
+/// The image's own `HEALTHCHECK` counts for `web` unless the tree says how to check it: it must pass before requests go
+/// there.
+fn with_healthcheck(
+    mut checks: BTreeMap<ProcessType, Vec<Check>>,
+    image: &Image,
+) -> BTreeMap<ProcessType, Vec<Check>> {
+    if let Some(check) = image.healthcheck.as_ref().and_then(Check::of_healthcheck) {
+        checks.entry(ProcessType::web()).or_insert_with(|| vec![check]);
+    }
+    checks
+}
+
 /// Reads and plans the tree, off the async threads: a large listing takes a while.
-async fn read(
-    source: Source,
-    run_image: ImageRef,
-    build_image: ImageRef,
-    config: BTreeMap<EnvName, String>,
-) -> Result<Draft, ApiError> {
+async fn read(source: Source, settings: Settings) -> Result<Draft, ApiError> {
     let work = move || {
         let tree = source.tree().map_err(|error| failed(error.to_string()))?;
-        let mut settings = Settings::new(run_image, build_image);
-        settings.config = config;
         let plan = berth_buildpacks::plan(&tree, &settings).map_err(|error| failed(error.to_string()))?;
         let text = |path: &str| {
             let tree: &dyn SourceTree = &tree;

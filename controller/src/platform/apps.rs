@@ -21,6 +21,8 @@ fn fresh(name: &AppName) -> App {
         name: name.clone(),
         created_ms: now_ms(),
         deploy_branch: None,
+        dockerfile_path: None,
+        dockerfile_target: None,
         domains: Vec::new(),
         default_domain: true,
         formation: Formation::default(),

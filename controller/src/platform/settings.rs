@@ -18,6 +18,12 @@ pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
     if let Some(branch) = &patch.deploy_branch {
         app.deploy_branch = Some(branch.clone()).filter(|branch| !branch.is_empty());
     }
+    if let Some(path) = &patch.dockerfile_path {
+        app.dockerfile_path = Some(path.clone()).filter(|path| !path.is_empty());
+    }
+    if let Some(target) = &patch.dockerfile_target {
+        app.dockerfile_target = Some(target.clone()).filter(|target| !target.is_empty());
+    }
     if let Some(mounts) = &patch.mounts {
         app.mounts.clone_from(mounts);
     }
@@ -36,6 +42,8 @@ pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
         .deploy_branch
         .as_deref()
         .and_then(branch_problem)
+        .or_else(|| patch.dockerfile_path.as_deref().and_then(dockerfile_problem))
+        .or_else(|| patch.dockerfile_target.as_deref().and_then(target_problem))
         .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
         .or_else(|| patch.tcp_ports.as_deref().and_then(ports_problem))
         .or_else(|| {
@@ -61,6 +69,23 @@ fn branch_problem(branch: &str) -> Option<String> {
             && branch.split('/').all(part));
     let shown: String = branch.chars().take(80).collect();
     (!good).then(|| format!("{shown:?} is not a branch name; use one such as main"))
+}
+
+/// A path in the pushed tree; empty is "forget it".
+fn dockerfile_problem(path: &str) -> Option<String> {
+    let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let good = path.is_empty()
+        || (path.len() <= 500 && !path.contains(char::is_control) && path.split('/').all(part));
+    let shown: String = path.chars().take(80).collect();
+    (!good).then(|| format!("{shown:?} is not a path in the repository; use one such as docker/Dockerfile"))
+}
+
+/// A stage's name or number; empty is "forget it".
+fn target_problem(target: &str) -> Option<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let shown: String = target.chars().take(80).collect();
+    (target.len() > 100 || !target.chars().all(good))
+        .then(|| format!("{shown:?} is not the name of a stage; use letters, digits and - _ ."))
 }
 
 fn mounts_problem(mounts: &[Mount]) -> Option<String> {

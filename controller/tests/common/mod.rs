@@ -142,6 +142,7 @@ impl Controller {
                 builder: "python".to_owned(),
                 processes: BTreeMap::from([(ProcessType::web(), Process::Command { argv: argv.clone() })]),
                 exposed_ports: Vec::new(),
+                healthcheck: None,
             },
             config: config.iter().map(|(name, value)| (env_name(name), (*value).to_owned())).collect(),
             checks: BTreeMap::new(),

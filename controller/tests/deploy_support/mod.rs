@@ -558,7 +558,9 @@ async fn fake_build(State(shared): Shared, request: Request) -> Response {
         } else {
             let reference = ImageRef { repository: build.repository, digest };
             let (builder, processes) = (build.plan.builder, build.plan.processes);
-            BuildEvent::Done { image: Image { reference, builder, processes, exposed_ports: Vec::new() } }
+            BuildEvent::Done {
+                image: Image { reference, builder, processes, exposed_ports: Vec::new(), healthcheck: None },
+            }
         };
         let _ = events.send(last).await;
     };

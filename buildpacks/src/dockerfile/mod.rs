@@ -1,0 +1,42 @@
+//! Dockerfiles: what is written becomes stages of steps, and each step the work it asks for.
+//!
+//! In: a Dockerfile's text, build arguments, the config of base images. Out: a [`Program`], and from it, step by step,
+//! [`Work`] with every word filled in: nothing is left to decide for whoever does it, and its serialised form is what
+//! its result may be kept under. Pure, and the same text always gives the same work.
+//!
+//! Words are expanded as BuildKit does, from its documentation and by trial; the syntax is read here rather than by a
+//! crate, because ONBUILD, quotes and several here-documents on a line need the text as it was written.
+
+mod ignore;
+mod instruction;
+mod lines;
+mod pattern;
+mod program;
+mod state;
+#[cfg(test)]
+mod tests;
+mod word;
+mod work;
+
+pub use ignore::Ignore;
+pub use instruction::Step;
+pub use pattern::Pattern;
+pub use program::{Base, Options, Program, Stage};
+pub use state::{Scope, State};
+pub use work::{Copy, Mount, MountKind, Origin, Run, Source, Work};
+
+/// Something in a Dockerfile that cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {text}")]
+pub struct Problem {
+    /// Where, from 1.
+    pub line: usize,
+    /// What was found, and what to write instead.
+    pub text: String,
+}
+
+impl Problem {
+    pub(crate) fn new(line: usize, text: impl Into<String>) -> Self {
+        Self { line, text: text.into() }
+    }
+}

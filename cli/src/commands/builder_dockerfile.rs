@@ -1,0 +1,84 @@
+//! `builder-dockerfile:*`: which Dockerfile is built, and which stage of it.
+//!
+//! In: a property and its value. Out: a patch, and a report.
+
+use super::not_here;
+use crate::args::{command, report};
+use crate::context::{Context, none_left};
+use crate::error::{CliError, Result};
+use crate::report::Report;
+use berth_model::api::{AppInfo, PatchApp};
+use clap::{ArgMatches, Command};
+use http::Method;
+
+pub(super) fn commands() -> Vec<Command> {
+    vec![
+        report(
+            "builder-dockerfile:report",
+            "Show which Dockerfile is built",
+            "[<app>] [--KEY]",
+            &["builder-dockerfile:report hello"],
+        ),
+        command(
+            "builder-dockerfile:set",
+            "Set a property for the next build; without a value, reset it",
+            "[<app>] dockerfile-path|target [VALUE]",
+            &[
+                "builder-dockerfile:set hello dockerfile-path docker/Dockerfile",
+                "builder-dockerfile:set hello target production",
+            ],
+        ),
+    ]
+}
+
+pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
+    match name {
+        "builder-dockerfile:report" => show(context, matches).await,
+        "builder-dockerfile:set" => set(context, matches).await,
+        _ => Err(not_here(name)),
+    }
+}
+
+async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let field = matches.get_one::<String>("field").map(String::as_str);
+    let (app, rest) = context.some_app(matches, false).await?;
+    none_left(&rest)?;
+    let apps: Vec<AppInfo> = match app {
+        Some(app) => vec![context.get(&format!("/v1/apps/{app}")).await?],
+        None => context.get("/v1/apps").await?,
+    };
+    let describe = |app: &AppInfo| {
+        Report::new(app.name.as_str(), "builder-dockerfile")
+            .row("Builder dockerfile dockerfile path", app.dockerfile_path.as_deref().unwrap_or_default())
+            .row("Builder dockerfile target", app.dockerfile_target.as_deref().unwrap_or_default())
+    };
+    apps.iter().try_for_each(|app| describe(app).show(context.out, field))
+}
+
+async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let (property, value) = match &rest[..] {
+        [property] => (property.as_str(), String::new()),
+        [property, value] => (property.as_str(), value.clone()),
+        _ => {
+            return Err(CliError::Misuse(
+                "write: builder-dockerfile:set <app> dockerfile-path PATH, or target STAGE".into(),
+            ));
+        }
+    };
+    let said = match value.as_str() {
+        "" => format!("Unsetting {property}"),
+        value => format!("Setting {property} to {value}"),
+    };
+    let patch = match property {
+        "dockerfile-path" => PatchApp { dockerfile_path: Some(value), ..PatchApp::default() },
+        "target" => PatchApp { dockerfile_target: Some(value), ..PatchApp::default() },
+        other => {
+            return Err(CliError::Misuse(format!(
+                "{other:?} is no property of builder-dockerfile; there are: dockerfile-path, target"
+            )));
+        }
+    };
+    context.act(Method::PATCH, &format!("/v1/apps/{app}"), Some(&patch)).await?;
+    context.out.step(&said)
+}
