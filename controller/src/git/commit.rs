@@ -368,8 +368,11 @@ mod tests {
         }
     }
 
-    /// Raw, as no honest library writes it: kind, name, mode, link, content.
-    fn tar_of(entries: &[(u8, &str, u32, &str, &str)]) -> Vec<u8> {
+    /// Kind, name, mode, link, content.
+    type Raw<'a> = (u8, &'a str, u32, &'a str, &'a str);
+
+    /// Raw, as no honest library writes it.
+    fn tar_of(entries: &[Raw<'_>]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (kind, name, mode, link, content) in entries {
             let mut header = tar::Header::new_ustar();
@@ -436,7 +439,7 @@ mod tests {
     #[test]
     fn hostile_archives_are_refused_with_the_reason() {
         let bench = Bench::new();
-        let cases: &[(&[(u8, &str, u32, &str, &str)], &str)] = &[
+        let cases: &[(&[Raw<'_>], &str)] = &[
             (&[(b'0', "../x", 0o644, "", "x")], "leads out"),
             (&[(b'0', "a/../../x", 0o644, "", "x")], "leads out"),
             (&[(b'0', "/etc/passwd", 0o644, "", "x")], "absolute"),
