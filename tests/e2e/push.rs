@@ -188,7 +188,12 @@ fn interrupted(berth: &Berth) -> Result<()> {
         let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
         anyhow::Ok(lines.any(|line| line == b"sleep\x00600.125\0"))
     };
-    let mut push = repo.command(&["push", "paas", "main"]);
+    // Who starts tests in the background has them ignore SIGINT, which is inherited: not by this git (env(1)).
+    let git = repo.command(&["push", "paas", "main"]);
+    let mut push = std::process::Command::new("env");
+    push.arg("--default-signal=INT").arg(git.get_program()).args(git.get_args());
+    push.envs(git.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    push.current_dir(git.get_current_dir().context("git runs in the repository")?);
     let mut child = push.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     until(Duration::from_secs(60), "the build to be under way", || {
         ensure!(building()?, "not yet");
