@@ -85,6 +85,13 @@ pub struct VersionInfo {
     pub version: String,
     /// Version of the API: `v1`.
     pub api: String,
+    /// Port where git and commands over SSH are taken.
+    #[serde(default = "default_ssh_port")]
+    pub ssh_port: u16,
+}
+
+fn default_ssh_port() -> u16 {
+    2222
 }
 
 /// `POST /v1/cleanup`: what was removed of the registry.

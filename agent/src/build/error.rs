@@ -58,7 +58,7 @@ pub enum BuildError {
         source: Box<BuildError>,
     },
     /// The plan asks for something that cannot be.
-    #[error("the build plan is wrong: {0}")]
+    #[error("{0}")]
     Plan(String),
     /// The source tree cannot be taken.
     #[error("the source tree cannot be used")]

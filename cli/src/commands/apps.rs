@@ -9,7 +9,7 @@ use crate::error::{CliError, Result};
 use crate::output::{say, time};
 use crate::report::Report;
 use berth_model::AppName;
-use berth_model::api::{AppInfo, CreateApp, RenameApp};
+use berth_model::api::{AppInfo, CreateApp, RenameApp, VersionInfo};
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -78,10 +78,13 @@ async fn create(context: &Context, matches: &ArgMatches, may_invent: bool) -> Re
         return context.out.json(&info);
     }
     context.out.step(&format!("Creating {}...", info.name))?;
-    if !context.out.quiet && !context.session {
+    if !context.out.quiet
+        && !context.session
+        && let Ok(version) = context.get::<VersionInfo>("/v1/version").await
+    {
         say(&format!(
-            "       Push to it: git remote add paas ssh://paas@<this host>:2222/{0} && git push paas main",
-            info.name
+            "       Push to it: git remote add paas ssh://paas@<this host>:{}/{} && git push paas main",
+            version.ssh_port, info.name
         ));
     }
     if context.out.quiet { context.out.line(info.name.as_str()) } else { Ok(()) }

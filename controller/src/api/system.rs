@@ -73,8 +73,12 @@ async fn healthz(State(platform): State<Platform>) -> Response {
 
 /// Berth's version.
 #[utoipa::path(get, path = "/v1/version", tag = "system", responses((status = 200, body = VersionInfo)))]
-async fn version() -> Json<VersionInfo> {
-    Json(VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned(), api: "v1".to_owned() })
+async fn version(State(platform): State<Platform>) -> Json<VersionInfo> {
+    Json(VersionInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api: "v1".to_owned(),
+        ssh_port: platform.options().ssh.port(),
+    })
 }
 
 /// Every machine that runs containers.
