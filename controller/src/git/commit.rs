@@ -3,6 +3,7 @@
 //! In: a tar (plain or gzip) or zip file of anybody's making. Out: blobs, trees and a commit in a bare repository; nothing is
 //! ever unpacked to the disk, so no path and no link of the archive can lead anywhere. Everything here blocks.
 
+use super::tree::{MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, MAX_PATH};
 use flate2::read::MultiGzDecoder;
 use git2::{FileMode, Oid, Repository, Signature};
 use std::collections::BTreeMap;
@@ -10,12 +11,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Most files, as in a pushed tree.
-const MAX_ENTRIES: usize = 500_000;
-/// Most bytes of all files together, unpacked.
-const MAX_BYTES: u64 = 8 << 30;
-/// Longest path in bytes, as Linux has it.
-const MAX_PATH: usize = 4096;
 /// Longest target of a symbolic link in bytes.
 const MAX_LINK: u64 = 4096;
 
@@ -177,6 +172,9 @@ fn clean(raw: &[u8]) -> Result<Option<String>, CommitError> {
             part if part.contains(['\0', '\n']) => return Err(refuse("a name with a line break or NUL")),
             part => parts.push(part),
         }
+    }
+    if parts.len() > MAX_DEPTH {
+        return Err(refuse("directories nested deeper than 256"));
     }
     Ok((!parts.is_empty()).then(|| parts.join("/")))
 }
@@ -455,6 +453,14 @@ mod tests {
             let error = bench.commit(&tar_of(entries), None).expect_err("refused").to_string();
             assert!(error.contains(words), "{error}");
         }
+        // Trees are written by recursion: the archive must not say how deep.
+        let mut deep = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o644);
+        deep.append_data(&mut header, format!("{}x", "d/".repeat(2000)), io::empty()).expect("room");
+        let error = bench.commit(&deep.into_inner().expect("room"), None).expect_err("deep").to_string();
+        assert!(error.contains("nested deeper than 256"), "{error}");
         let mut cut = tar_of(&[(b'0', "a", 0o644, "", &"x".repeat(4000))]);
         cut.truncate(2000);
         assert!(bench.commit(&cut, None).is_err(), "cut off");

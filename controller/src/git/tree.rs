@@ -7,13 +7,13 @@ use git2::{ObjectType, Odb, Oid, Repository};
 use std::path::PathBuf;
 
 /// Most files of a tree. A tree that names itself many times grows without bound from a few objects.
-const MAX_ENTRIES: usize = 500_000;
+pub(super) const MAX_ENTRIES: usize = 500_000;
 /// Deepest directory.
-const MAX_DEPTH: usize = 256;
+pub(super) const MAX_DEPTH: usize = 256;
 /// Longest path in bytes, as Linux has it.
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
 /// Most bytes of all files together.
-const MAX_BYTES: u64 = 8 << 30;
+pub(super) const MAX_BYTES: u64 = 8 << 30;
 
 /// Where a commit is.
 #[derive(Clone, Debug)]
