@@ -13,6 +13,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncRead;
 
 /// One command's surroundings.
 pub(crate) struct Context {
@@ -126,7 +127,7 @@ impl Context {
     pub(crate) async fn act_on(
         &self,
         path: &str,
-        body: impl tokio::io::AsyncRead + Send + Sync + 'static,
+        body: impl AsyncRead + Send + Sync + 'static,
     ) -> Result<()> {
         let client = self.client(&Method::POST, path)?;
         let answer = client.upload(Method::POST, path, "application/octet-stream", body).await;
@@ -139,7 +140,7 @@ impl Context {
     pub(crate) async fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: impl tokio::io::AsyncRead + Send + Sync + 'static,
+        body: impl AsyncRead + Send + Sync + 'static,
     ) -> Result<T> {
         let client = self.client(&Method::POST, path)?;
         let answer = client.upload(Method::POST, path, "application/x-tar", body).await;
@@ -220,6 +221,26 @@ impl Context {
             return Ok(());
         }
         Err(CliError::Failed("Confirmation did not match. Aborted.".into()))
+    }
+
+    /// What a report is about: the app that was named, else all of them.
+    pub(crate) async fn infos(&self, matches: &ArgMatches) -> Result<Vec<AppInfo>> {
+        let (app, rest) = self.some_app(matches, false).await?;
+        none_left(&rest)?;
+        match app {
+            Some(app) => Ok(vec![self.get(&format!("/v1/apps/{app}")).await?]),
+            None => self.get("/v1/apps").await,
+        }
+    }
+
+    /// A file the user named, or standard input for `-`.
+    pub(crate) async fn input(&self, path: &str) -> Result<Box<dyn AsyncRead + Send + Sync + Unpin>> {
+        if path == "-" {
+            return Ok(Box::new(tokio::io::stdin()));
+        }
+        self.may_read(path)?;
+        let opened = tokio::fs::File::open(path).await;
+        Ok(Box::new(opened.map_err(|error| CliError::Failed(format!("cannot read {path}: {error}")))?))
     }
 
     /// Refuses to touch a file the user named when the command came over SSH.

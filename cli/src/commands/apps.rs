@@ -152,12 +152,7 @@ async fn rename(context: &Context, matches: &ArgMatches) -> Result<()> {
 
 async fn info(context: &Context, matches: &ArgMatches) -> Result<()> {
     let field = matches.get_one::<String>("field").map(String::as_str);
-    let (app, rest) = context.some_app(matches, false).await?;
-    none_left(&rest)?;
-    let apps: Vec<AppInfo> = match app {
-        Some(app) => vec![context.get(&format!("/v1/apps/{app}")).await?],
-        None => context.get("/v1/apps").await?,
-    };
+    let apps = context.infos(matches).await?;
     if context.out.json && field.is_none() {
         return match &apps[..] {
             [one] => context.out.json(one),

@@ -4,7 +4,7 @@
 
 use super::not_here;
 use crate::args::{command, report};
-use crate::context::{Context, none_left};
+use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::report::Report;
 use berth_model::api::{AppInfo, PatchApp};
@@ -41,12 +41,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
 
 async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
     let field = matches.get_one::<String>("field").map(String::as_str);
-    let (app, rest) = context.some_app(matches, false).await?;
-    none_left(&rest)?;
-    let apps: Vec<AppInfo> = match app {
-        Some(app) => vec![context.get(&format!("/v1/apps/{app}")).await?],
-        None => context.get("/v1/apps").await?,
-    };
+    let apps = context.infos(matches).await?;
     let describe = |app: &AppInfo| {
         Report::new(app.name.as_str(), "builder-dockerfile")
             .row("Builder dockerfile dockerfile path", app.dockerfile_path.as_deref().unwrap_or_default())

@@ -4,7 +4,7 @@
 
 use super::not_here;
 use crate::args::{command, option, report, switch};
-use crate::context::{Context, none_left};
+use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::report::Report;
 use berth_model::api::{AppInfo, PatchApp, SyncDeploys, SyncSource};
@@ -59,12 +59,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
 
 async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
     let field = matches.get_one::<String>("field").map(String::as_str);
-    let (app, rest) = context.some_app(matches, false).await?;
-    none_left(&rest)?;
-    let apps: Vec<AppInfo> = match app {
-        Some(app) => vec![context.get(&format!("/v1/apps/{app}")).await?],
-        None => context.get("/v1/apps").await?,
-    };
+    let apps = context.infos(matches).await?;
     let describe = |app: &AppInfo| {
         Report::new(app.name.as_str(), "git")
             .row("Git deploy branch", app.deploy_branch.as_deref().unwrap_or_default())
@@ -123,13 +118,7 @@ async fn from_archive(context: &Context, matches: &ArgMatches) -> Result<()> {
     if is_url {
         return context.act_on(&path, tokio::io::empty()).await;
     }
-    if source == "-" {
-        return context.act_on(&path, tokio::io::stdin()).await;
-    }
-    context.may_read(source)?;
-    let opened = tokio::fs::File::open(source).await;
-    let file = opened.map_err(|error| CliError::Failed(format!("cannot read {source}: {error}")))?;
-    context.act_on(&path, file).await
+    context.act_on(&path, context.input(source).await?).await
 }
 
 async fn sync(context: &Context, matches: &ArgMatches) -> Result<()> {

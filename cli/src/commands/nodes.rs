@@ -110,15 +110,7 @@ async fn import_image(context: &Context, words: &[String]) -> Result<()> {
 
 async fn import(context: &Context, name: &str, file: &str, path: &str) -> Result<()> {
     context.out.step(&format!("Importing {name}"))?;
-    let answer: serde_json::Value = if file == "-" {
-        context.upload(path, tokio::io::stdin()).await?
-    } else {
-        context.may_read(file)?;
-        let opened = tokio::fs::File::open(file).await;
-        context
-            .upload(path, opened.map_err(|error| CliError::Failed(format!("cannot read {file}: {error}")))?)
-            .await?
-    };
+    let answer: serde_json::Value = context.upload(path, context.input(file).await?).await?;
     if context.out.json {
         return context.out.json(&answer);
     }

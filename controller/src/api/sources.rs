@@ -4,13 +4,13 @@ use super::answer::{Refusal, progress};
 use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use crate::errors::invalid;
-use crate::git::import::{self, Archive, Deploys, Kind, Order};
+use crate::git::import::{self, Archive, Kind, Order};
 use crate::platform::Platform;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use berth_model::AppName;
-use berth_model::api::{Progress, SyncDeploys, SyncSource};
+use berth_model::api::{Progress, SyncSource};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -88,14 +88,9 @@ async fn sync(
     Json(SyncSource { url, reference, deploy }): Json<SyncSource>,
 ) -> Result<Response, Refusal> {
     platform.existing_app(&app).await?;
-    let deploys = match deploy {
-        SyncDeploys::Never => Deploys::Never,
-        SyncDeploys::IfChanged => Deploys::IfChanged,
-        SyncDeploys::Always => Deploys::Always,
-    };
     let order = Order { app, by };
     Ok(progress(move |lines| async move {
-        import::sync(&platform, platform.pushes(), &order, &url, reference.as_deref(), deploys, &lines).await
+        import::sync(&platform, platform.pushes(), &order, &url, reference.as_deref(), deploy, &lines).await
     }))
 }
 

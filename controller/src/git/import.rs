@@ -12,7 +12,7 @@ use crate::Platform;
 use crate::errors::{failed, internal, invalid};
 use crate::platform::{ProgressSender, say};
 use berth_model::AppName;
-use berth_model::api::{ApiError, Progress};
+use berth_model::api::{ApiError, Progress, SyncDeploys};
 use futures_util::{Stream, StreamExt};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -186,15 +186,14 @@ pub(crate) async fn from_archive(
     deploy(platform, order, &branch, commit, progress).await
 }
 
-/// Gets a branch, tag or commit of another repository; deploys it unless `fetch_only`, or unless it runs already and
-/// `if_changed`.
+/// Gets a branch, tag or commit of another repository; deploys it as `deploys` says.
 pub(crate) async fn sync(
     platform: &Platform,
     pushes: &Pushes,
     order: &Order,
     url: &str,
     reference: Option<&str>,
-    deploys: Deploys,
+    deploys: SyncDeploys,
     progress: &ProgressSender,
 ) -> Result<(), ApiError> {
     check_url(url, &["https://", "http://", "ssh://", "git://"])?;
@@ -214,27 +213,21 @@ pub(crate) async fn sync(
     let commit = repository::commit_of(&branch.repository, &commit)?;
     let is_same = branch.before.as_deref() == Some(commit.as_str());
     match deploys {
-        Deploys::Never => {
+        SyncDeploys::Never => {
             repository::set_branch(&branch.repository, &branch.name, &commit)?;
             let text =
                 format!("{} of {} is {commit} now; berth ps:rebuild deploys it", branch.name, order.app);
             say(progress, Progress::Step { text }).await;
             Ok(())
         }
-        Deploys::IfChanged if is_same => {
+        SyncDeploys::IfChanged if is_same => {
             say(progress, Progress::Step { text: format!("{commit} is deployed already") }).await;
             Ok(())
         }
-        Deploys::Always | Deploys::IfChanged => deploy(platform, order, &branch, commit, progress).await,
+        SyncDeploys::Always | SyncDeploys::IfChanged => {
+            deploy(platform, order, &branch, commit, progress).await
+        }
     }
-}
-
-/// When what was fetched is deployed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deploys {
-    Never,
-    IfChanged,
-    Always,
 }
 
 /// Builds the deploy branch as it is once more, and deploys it.
