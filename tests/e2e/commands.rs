@@ -133,7 +133,8 @@ fn other_sources(berth: &Berth) -> Result<()> {
     };
     let app = "archive-app";
     let from = |app: &str, bytes: &[u8]| berth.berth_with_input(&["git:from-archive", app, "-"], bytes);
-    ensure!(from(app, &archive("zip")?)?.code == 20, "the app must exist");
+    let absent = from(app, &archive("zip")?)?;
+    ensure!(absent.code == 20, "the app must exist: {} {}", absent.code, absent.all());
     berth.ok(&["apps:create", app])?;
     let made = from(app, &archive("zip")?)?.success()?;
     ensure!(made.all().contains("Application deployed"), "{}", made.all());

@@ -110,6 +110,8 @@ async fn from_archive(context: &Context, matches: &ArgMatches) -> Result<()> {
     if let Some((name, email)) = author {
         query.append_pair("name", name).append_pair("email", email);
     }
+    // Before anything is sent: a refusal in the middle of an upload can get lost with the connection.
+    let _exists: AppInfo = context.get(&format!("/v1/apps/{app}")).await?;
     let is_url = source.starts_with("https://") || source.starts_with("http://");
     if is_url {
         query.append_pair("url", source);
