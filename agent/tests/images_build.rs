@@ -64,6 +64,8 @@ impl Machine {
                 processes: Default::default(),
                 config: ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() },
                 dockerfile: None,
+                submodules: Vec::new(),
+                predeploy: None,
             },
             repository: "apps/hello".to_owned(),
             config: [(EnvName::parse("COLOUR").expect("valid"), "blue".to_owned())].into(),

@@ -70,6 +70,8 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         processes: outcome.processes,
         config,
         dockerfile: None,
+        submodules: Vec::new(),
+        predeploy: None,
     })
 }
 

@@ -78,5 +78,7 @@ pub(crate) fn plan(
         processes: BTreeMap::new(),
         config: ImageConfig::default(),
         dockerfile: Some(Dockerfile { path, text, ignore, target, procfile: procfile.0, reason }),
+        submodules: Vec::new(),
+        predeploy: None,
     })
 }

@@ -41,6 +41,7 @@ pub(crate) async fn run(platform: Platform, stop: CancellationToken) {
 
 /// One round. Gives what was removed of the registry.
 pub(crate) async fn clean(platform: &Platform) -> Result<Collected, ApiError> {
+    crate::build::history::sweep(platform).await?;
     let (keep, repositories) = needed(platform).await?;
     let registry = platform.registry().clone();
     let work = move || {

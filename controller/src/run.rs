@@ -5,7 +5,7 @@
 
 use crate::options::Options;
 use crate::platform::Platform;
-use crate::{api, deploy, git, housekeeping, nodes, registry, tls};
+use crate::{api, build, deploy, git, housekeeping, nodes, registry, tls};
 use anyhow::{Context, anyhow};
 use berth_model::api::ApiError;
 use nix::fcntl::{Flock, FlockArg};
@@ -29,6 +29,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let ssh = listen(options.ssh, "SSH").await?;
     let told = |error: ApiError| anyhow!(error.message);
     git::repository::prepare(&platform).map_err(told).context("cannot prepare git")?;
+    build::history::conclude_interrupted(&platform).await.map_err(told).context("cannot load the builds")?;
     // Everything is loaded before a node or proxy can ask: half of the state would stop containers.
     deploy::start(&platform, &stop).await.map_err(told).context("cannot load what is to run")?;
 

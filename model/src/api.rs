@@ -5,7 +5,7 @@
 
 use crate::container::{ContainerStatus, Limits, Mount};
 use crate::release::Formation;
-use crate::{AppName, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
+use crate::{AppName, BuildId, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -132,6 +132,69 @@ pub enum SyncDeploys {
     Always,
 }
 
+/// `GET /v1/apps/{app}/builds` (a list, newest first) and `GET /v1/apps/{app}/builds/{build}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuildInfo {
+    /// Its id; ids of later builds sort behind those of earlier ones.
+    pub id: BuildId,
+    /// How it goes, or went.
+    pub status: BuildStatus,
+    /// What was built: `1a2b3c4`, the begin of its commit.
+    pub source: String,
+    /// Its commit.
+    pub git_rev: Option<String>,
+    /// Who asked for it: the name of an SSH key or token, or `local`.
+    pub by: String,
+    /// Milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// Milliseconds since the Unix epoch; absent while it runs.
+    pub finished_ms: Option<i64>,
+    /// What built it.
+    pub builder: Option<String>,
+    /// The image that came of it.
+    pub image: Option<String>,
+    /// The release that came of it.
+    pub release: Option<ReleaseVersion>,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// How a build goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildStatus {
+    /// The image is being made, or waits for its turn.
+    Building,
+    /// The image is there and is being deployed.
+    Deploying,
+    /// What it made serves, or is kept if nothing was to be deployed.
+    Succeeded,
+    /// It made no image, or the image did not come to serve.
+    Failed,
+    /// Somebody stopped it.
+    Canceled,
+}
+
+impl BuildStatus {
+    /// As it is written everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Deploying => "deploying",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Whether it is still under way.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Building | Self::Deploying)
+    }
+}
+
 /// `POST /v1/apps`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +226,18 @@ pub struct AppInfo {
     /// Stage of the Dockerfile to build, if it was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile_target: Option<String>,
+    /// Builder that was chosen, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder_selected: Option<String>,
+    /// Directory of the tree that is built, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_dir: Option<String>,
+    /// Path of the Procfile, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procfile_path: Option<String>,
+    /// Path of `app.json`, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_json_path: Option<String>,
     /// The release that serves.
     pub release: Option<ReleaseVersion>,
     /// Its commit.
@@ -197,6 +272,18 @@ pub struct PatchApp {
     /// New stage of the Dockerfile, for the next build; empty to forget it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile_target: Option<String>,
+    /// Builder for the next build; empty to detect again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<String>,
+    /// Directory of the tree to build; empty for its top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_dir: Option<String>,
+    /// New path of the Procfile; empty to forget it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procfile_path: Option<String>,
+    /// New path of `app.json`; empty to forget it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_json_path: Option<String>,
     /// New list of mounts.
     pub mounts: Option<Vec<Mount>>,
     /// New list of (proxy port, container port).

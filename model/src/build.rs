@@ -27,6 +27,23 @@ pub struct BuildPlan {
     /// A Dockerfile to build instead: then `layers` is empty, and `config` and `processes` are what the Dockerfile says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<Dockerfile>,
+    /// Commits of other repositories whose files belong into the tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub submodules: Vec<Submodule>,
+    /// A line for the shell that runs in the finished image; what it changes is the image's topmost layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predeploy: Option<String>,
+}
+
+/// A commit of another repository as a directory of the tree (gitsubmodules(7)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submodule {
+    /// The directory, relative, without `.` or `..`.
+    pub path: String,
+    /// Where the repository is: `https://`, `http://` or `git://`.
+    pub url: String,
+    /// The commit, 40 hexadecimal digits.
+    pub commit: String,
 }
 
 /// A Dockerfile as an agent builds it. It goes there as text: what a step is can only be said once the image below is

@@ -23,6 +23,18 @@ pub struct App {
     /// Stage of the Dockerfile to build; `None` is the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile_target: Option<String>,
+    /// Builder to use; `None` detects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<String>,
+    /// Directory of the tree that is built; `None` is its top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_dir: Option<String>,
+    /// Path of the Procfile in the built directory; `None` is `Procfile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procfile_path: Option<String>,
+    /// Path of `app.json` in the built directory; `None` is `app.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_json_path: Option<String>,
     /// Domains beside the default one.
     pub domains: Vec<HostPattern>,
     /// Whether `<app>.<domain>` leads to it.

@@ -12,7 +12,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
 ];
 
 /// Loads a Debian as the image that Dockerfiles call `debian:bookworm`. Twice is as good as once.
-fn debian(berth: &Berth) -> Result<()> {
+pub(crate) fn debian(berth: &Berth) -> Result<()> {
     let stacks = std::env::var_os("BERTH_STACK_DIR").context("BERTH_STACK_DIR is not set")?;
     let tar = PathBuf::from(stacks).join("debian-12-run.tar");
     let tar = tar.to_str().context("a path in UTF-8")?;

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test runner talks to its terminal")]
 
 mod apps;
+mod builds;
 mod commands;
 mod deploys;
 mod dockerfile;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
                 let lists = [
                     samples::SCENARIOS,
                     push::SCENARIOS,
+                    builds::SCENARIOS,
                     commands::SCENARIOS,
                     deploys::SCENARIOS,
                     dockerfile::SCENARIOS,

@@ -93,8 +93,9 @@ impl Job {
         publishing: &mut JoinSet<Result<(), BuildError>>,
     ) -> Result<Image, BuildError> {
         if let Some(file) = &self.request.plan.dockerfile {
-            let turn = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
-            let parts = self.dockerfile(file, input, turn, publishing).await?;
+            let held = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
+            let mut parts = self.dockerfile(file, input, held, publishing).await?;
+            self.predeploy(&mut parts, turn, publishing).await?;
             return self.publish_unless_stopped(parts, publishing).await;
         }
         let planned = self.look_up().await?;
@@ -118,7 +119,8 @@ impl Job {
             exposed_ports: Vec::new(),
             healthcheck: None,
         };
-        let parts = Parts { layers: stack.chain(layers).collect(), config: plan.config.clone(), label };
+        let mut parts = Parts { layers: stack.chain(layers).collect(), config: plan.config.clone(), label };
+        self.predeploy(&mut parts, turn, publishing).await?;
         self.publish_unless_stopped(parts, publishing).await
     }
 
@@ -196,6 +198,9 @@ impl Job {
         let plan = &self.request.plan;
         fs::create_dir_all(&self.dir).map_err(BuildError::disk("make", &self.dir))?;
         let tree = self.receive(&planned, input).await?;
+        if tree.join("app").exists() {
+            self.submodules(&tree.join("app"), source::APP, turn).await?;
+        }
         let is_script = |plan: &LayerPlan| matches!(plan.make, Make::Script { .. });
         let last_script =
             plan.layers.iter().zip(&planned).rposition(|(plan, planned)| planned.make && is_script(plan));
@@ -330,7 +335,7 @@ impl Job {
         Ok(dir)
     }
 
-    async fn script_layer(
+    pub(super) async fn script_layer(
         &self,
         index: usize,
         plan: &LayerPlan,

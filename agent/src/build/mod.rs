@@ -10,8 +10,10 @@ mod dockerfile;
 mod error;
 mod job;
 mod output;
+mod predeploy;
 mod sandbox;
 mod source;
+mod submodules;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upper;

@@ -104,6 +104,8 @@ pub(super) async fn bench() -> Bench {
         processes: Default::default(),
         config: ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() },
         dockerfile: None,
+        submodules: Vec::new(),
+        predeploy: None,
     };
     Bench { registry, images, context, ran, data, plan }
 }

@@ -2,14 +2,14 @@
 //!
 //! In: a property and its value. Out: a patch, and a report.
 
+use super::builder::set;
 use super::not_here;
 use crate::args::{command, report};
 use crate::context::Context;
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::report::Report;
-use berth_model::api::{AppInfo, PatchApp};
+use berth_model::api::AppInfo;
 use clap::{ArgMatches, Command};
-use http::Method;
 
 pub(super) fn commands() -> Vec<Command> {
     vec![
@@ -34,7 +34,9 @@ pub(super) fn commands() -> Vec<Command> {
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
     match name {
         "builder-dockerfile:report" => show(context, matches).await,
-        "builder-dockerfile:set" => set(context, matches).await,
+        "builder-dockerfile:set" => {
+            set(context, matches, "builder-dockerfile", &["dockerfile-path", "target"]).await
+        }
         _ => Err(not_here(name)),
     }
 }
@@ -48,32 +50,4 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
             .row("Builder dockerfile target", app.dockerfile_target.as_deref().unwrap_or_default())
     };
     apps.iter().try_for_each(|app| describe(app).show(context.out, field))
-}
-
-async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
-    let (app, rest) = context.app(matches, true).await?;
-    let (property, value) = match &rest[..] {
-        [property] => (property.as_str(), String::new()),
-        [property, value] => (property.as_str(), value.clone()),
-        _ => {
-            return Err(CliError::Misuse(
-                "write: builder-dockerfile:set <app> dockerfile-path PATH, or target STAGE".into(),
-            ));
-        }
-    };
-    let said = match value.as_str() {
-        "" => format!("Unsetting {property}"),
-        value => format!("Setting {property} to {value}"),
-    };
-    let patch = match property {
-        "dockerfile-path" => PatchApp { dockerfile_path: Some(value), ..PatchApp::default() },
-        "target" => PatchApp { dockerfile_target: Some(value), ..PatchApp::default() },
-        other => {
-            return Err(CliError::Misuse(format!(
-                "{other:?} is no property of builder-dockerfile; there are: dockerfile-path, target"
-            )));
-        }
-    };
-    context.act(Method::PATCH, &format!("/v1/apps/{app}"), Some(&patch)).await?;
-    context.out.step(&said)
 }

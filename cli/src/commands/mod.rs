@@ -3,7 +3,9 @@
 //! In: clap's matches. Out: text, and an exit code.
 
 mod apps;
+mod builder;
 mod builder_dockerfile;
+mod builds;
 mod completion;
 mod config;
 mod domains;
@@ -53,6 +55,8 @@ pub(crate) fn families() -> Vec<Family> {
         family("urls", "Where an app answers", urls::commands()),
         family("ports", "Raw TCP ports that lead to an app", ports::commands()),
         family("git", "Which branch deploys", git::commands()),
+        family("builds", "What was built when, and what it said", builds::commands()),
+        family("builder", "Which builder is used, and where in the repository", builder::commands()),
         family("builder-dockerfile", "Which Dockerfile is built", builder_dockerfile::commands()),
         family("storage", "Directories that outlive containers", storage::commands()),
         family("resource", "Limits of memory and CPU", resource::commands()),
@@ -79,6 +83,8 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "urls" => urls::run(context, name, matches).await,
         "ports" => ports::run(context, name, matches).await,
         "git" => git::run(context, name, matches).await,
+        "builds" => builds::run(context, name, matches).await,
+        "builder" => builder::run(context, name, matches).await,
         "builder-dockerfile" => builder_dockerfile::run(context, name, matches).await,
         "storage" => storage::run(context, name, matches).await,
         "resource" => resource::run(context, name, matches).await,

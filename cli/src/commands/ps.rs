@@ -41,6 +41,12 @@ pub(super) fn commands() -> Vec<Command> {
         ),
         command("ps:stop", "Stop an app until ps:start", "[<app>] [TYPE]", &["ps:stop hello"]),
         command("ps:start", "Start a stopped app", "[<app>] [TYPE]", &["ps:start hello"]),
+        command(
+            "ps:set",
+            "Set a property for the next build; without a value, reset it",
+            "[<app>] procfile-path [PATH]",
+            &["ps:set hello procfile-path deploy/Procfile"],
+        ),
     ]
 }
 
@@ -54,6 +60,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
             context.act(Method::POST, &format!("/v1/apps/{app}/rebuild"), None::<&()>).await
         }
         "ps:stop" => select(context, matches, "stop").await,
+        "ps:set" => super::builder::set(context, matches, "ps", &["procfile-path"]).await,
         "ps:start" => select(context, matches, "start").await,
         _ => Err(not_here(name)),
     }

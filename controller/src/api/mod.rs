@@ -6,6 +6,7 @@
 mod access;
 mod answer;
 mod apps;
+mod builds;
 mod caller;
 mod extract;
 mod oneoff;
@@ -51,6 +52,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(settings::router())
         .merge(processes::router())
         .merge(sources::router())
+        .merge(builds::router())
         .merge(streams::router())
         .merge(access::router())
         .split_for_parts();

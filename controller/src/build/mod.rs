@@ -3,18 +3,20 @@
 //! In: a [`Source`]. Out: the image with what the tree says of its processes, or a reason for its developer. The tree is read
 //! and planned here; all work happens in containers on a node. Dropping a build ends it there too.
 
+pub(crate) mod history;
 mod log;
 mod stack;
 mod upload;
 
 use crate::Platform;
 use crate::errors::{failed, internal};
+use crate::git::submodules;
 use crate::git::tree::{GitTree, Source};
-use crate::platform::{ProgressSender, now_ms, say};
+use crate::platform::{ProgressSender, say};
 use crate::secrets;
 use berth_buildpacks::{Settings, SourceTree};
 use berth_model::api::{ApiError, PatchConfig, Progress};
-use berth_model::app_json::{self, AppJson, EnvValue};
+use berth_model::app_json::{self, AppJson, EnvValue, Scripts};
 use berth_model::build::{BuildPlan, BuildRequest};
 use berth_model::check::Check;
 use berth_model::container::Limits;
@@ -41,6 +43,8 @@ pub struct Built {
     pub checks: BTreeMap<ProcessType, Vec<Check>>,
     /// From `app.json`.
     pub formation: Formation,
+    /// From `app.json`: what runs once the release serves.
+    pub scripts: Scripts,
 }
 
 /// What reading the tree came to.
@@ -73,6 +77,7 @@ pub(crate) async fn last_image(platform: &Platform, app: &AppName) -> Result<Opt
 pub async fn build(
     platform: &Platform,
     app: &AppName,
+    id: &BuildId,
     source: Source,
     progress: &ProgressSender,
 ) -> Result<Built, ApiError> {
@@ -83,22 +88,28 @@ pub async fn build(
         settings.config = config;
         settings.dockerfile_path = of.dockerfile_path;
         settings.dockerfile_target = of.dockerfile_target;
+        settings.builder = of.builder;
+        if let Some(path) = of.procfile_path {
+            settings.procfile = path;
+        }
         settings
     };
     let of = platform.existing_app(app).await?;
-    let draft = read(source.clone(), settings(of.clone(), platform.config_of(app).await?)).await?;
+    let draft =
+        read(source.clone(), settings(of.clone(), platform.config_of(app).await?), of.clone()).await?;
     for text in &draft.warnings {
         say(progress, Progress::Warning { text: text.clone() }).await;
     }
     // Variables of app.json are there before the build sees the config; if they change it, the plan is made again.
     let draft = match apply_env(platform, app, &draft.app_json, progress).await? {
         false => draft,
-        true => read(source, settings(of, platform.config_of(app).await?)).await?,
+        true => read(source, settings(of.clone(), platform.config_of(app).await?), of).await?,
     };
     let config = platform.config_of(app).await?;
     let formation = draft.app_json.formation.iter();
     let formation = formation.filter_map(|(process, wanted)| Some((process.clone(), wanted.quantity?)));
     let (checks, formation) = (draft.checks.clone(), Formation(formation.collect()));
+    let scripts = draft.app_json.scripts.clone();
 
     let key = key(&draft, &config)?;
     let known = platform.load::<Known>(&known_key(app)).await?.map(|(known, _)| known);
@@ -111,11 +122,10 @@ pub async fn build(
         )
         .await;
         let checks = with_healthcheck(checks, &known.image);
-        return Ok(Built { image: known.image, checks, formation });
+        return Ok(Built { image: known.image, checks, formation, scripts });
     }
-    let id = new_id()?;
     let request = BuildRequest {
-        id,
+        id: id.clone(),
         app: app.clone(),
         plan: draft.plan,
         repository: format!("apps/{app}"),
@@ -131,7 +141,7 @@ pub async fn build(
     let image = upload::run(platform, request, draft.tree, progress).await?;
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;
     let checks = with_healthcheck(checks, &image);
-    Ok(Built { image, checks, formation })
+    Ok(Built { image, checks, formation, scripts })
 }
 
 /// The image's own `HEALTHCHECK` counts for `web` unless the tree says how to check it: it must pass before requests go
@@ -147,15 +157,21 @@ fn with_healthcheck(
 }
 
 /// Reads and plans the tree, off the async threads: a large listing takes a while.
-async fn read(source: Source, settings: Settings) -> Result<Draft, ApiError> {
+async fn read(source: Source, settings: Settings, paths: App) -> Result<Draft, ApiError> {
     let work = move || {
+        let source = Source { directory: paths.build_dir.clone(), ..source };
         let tree = source.tree().map_err(|error| failed(error.to_string()))?;
-        let plan = berth_buildpacks::plan(&tree, &settings).map_err(|error| failed(error.to_string()))?;
+        if let Some(path) = missing(&tree, [&paths.procfile_path, &paths.app_json_path]) {
+            return Err(failed(format!(
+                "the commit has no {path}, which a setting of the app names; commit it, or reset it"
+            )));
+        }
+        let mut plan = berth_buildpacks::plan(&tree, &settings).map_err(|error| failed(error.to_string()))?;
         let text = |path: &str| {
             let tree: &dyn SourceTree = &tree;
             tree.text(path).map_err(|error| failed(error.to_string()))
         };
-        let app_json = match text("app.json")? {
+        let app_json = match text(paths.app_json_path.as_deref().unwrap_or("app.json"))? {
             None => AppJson::default(),
             Some(text) => app_json::parse(&text).map_err(|error| failed(error.to_string()))?,
         };
@@ -167,11 +183,20 @@ async fn read(source: Source, settings: Settings) -> Result<Draft, ApiError> {
             }
         }
         let mut warnings = tree.warnings();
+        let (submodules, remarks) = submodules::find(&tree).map_err(|error| failed(error.to_string()))?;
+        warnings.extend(remarks);
         warnings.extend(not_yet(&app_json));
+        plan.submodules = submodules;
+        plan.predeploy.clone_from(&app_json.scripts.predeploy);
         Ok(Draft { tree, plan, app_json, checks, warnings })
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| internal("reading the commit broke off", &error))?
+}
+
+/// The first of some paths that were set and that the tree does not have.
+fn missing<'a>(tree: &dyn SourceTree, paths: [&'a Option<String>; 2]) -> Option<&'a str> {
+    paths.into_iter().flatten().map(String::as_str).find(|path| !tree.has(path))
 }
 
 /// Parts of `app.json` that do nothing in this version: said, not left to be found out.
@@ -179,12 +204,6 @@ fn not_yet(app_json: &AppJson) -> Vec<String> {
     let mut warnings = Vec::new();
     if !app_json.cron.is_empty() {
         warnings.push("app.json: cron is not run by this version of Berth yet".to_owned());
-    }
-    let scripts = &app_json.scripts;
-    if scripts.predeploy.is_some() || scripts.postdeploy.is_some() || scripts.first_postdeploy.is_some() {
-        warnings.push(
-            "app.json: scripts are not run by this version of Berth yet; use a `release:` line in the Procfile".to_owned(),
-        );
     }
     warnings
 }
@@ -243,10 +262,4 @@ fn key(draft: &Draft, config: &BTreeMap<EnvName, String>) -> Result<String, ApiE
     let text = serde_json::to_vec(&(&draft.tree.id, &draft.plan, config));
     let text = text.map_err(|error| internal("a plan cannot be written", &error))?;
     Ok(hex::encode(Sha256::digest(text)))
-}
-
-fn new_id() -> Result<BuildId, ApiError> {
-    let random = secrets::random::<4>().map_err(|error| internal("cannot name a build", &error))?;
-    let text = format!("{:013}-{}", now_ms(), hex::encode(random));
-    BuildId::parse(&text).map_err(|error| internal("cannot name a build", &error))
 }

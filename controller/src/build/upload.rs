@@ -1,6 +1,5 @@
 //! Giving a build to an agent: the plan and the tree go there while its events come back.
 
-use super::log::BuildLog;
 use crate::Platform;
 use crate::errors::{failed, from_agent, internal, unavailable};
 use crate::git::archive;
@@ -25,8 +24,6 @@ pub(super) async fn run(
     tree: GitTree,
     progress: &ProgressSender,
 ) -> Result<Image, ApiError> {
-    let mut log = BuildLog::create(platform, &request.id)?;
-    log.line(&format!("build {} of {} ({})", request.id, request.app, request.plan.builder));
     let mut head =
         serde_json::to_vec(&request).map_err(|error| internal("a build cannot be described", &error))?;
     head.push(b'\n');
@@ -46,19 +43,15 @@ pub(super) async fn run(
         let event = event.map_err(|error| unavailable(format!("the build broke off: {error}")))?;
         match event {
             Some(BuildEvent::Step { text }) => {
-                log.line(&format!("-----> {text}"));
                 say(progress, Progress::Step { text }).await;
             }
             Some(BuildEvent::Detail { text }) => {
-                log.line(&format!("       {text}"));
                 say(progress, Progress::Detail { text }).await;
             }
             Some(BuildEvent::Done { image }) => {
-                log.line(&format!("done: {}@{}", image.reference.repository, image.reference.digest));
                 return Ok(image);
             }
             Some(BuildEvent::Failed { reason }) => {
-                log.line(&format!("failed: {reason}"));
                 return Err(failed(reason));
             }
             None => {
@@ -67,7 +60,6 @@ pub(super) async fn run(
                     Ok(Err(error)) => format!("the commit's files cannot be read: {error}"),
                     _ => "the node's agent broke off the build".to_owned(),
                 };
-                log.line(&format!("failed: {reason}"));
                 return Err(unavailable(reason));
             }
         }

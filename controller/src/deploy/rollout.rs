@@ -415,7 +415,7 @@ impl Work {
         }
         let spec = release::one_off(app, release, &process, run.clone(), &unique());
         let spec = spec.map_err(|error| invalid(error.to_string()))?;
-        task::run(&self.platform, &spec, &self.progress, &self.cancel).await
+        task::run(&self.platform, "the release task", &spec, &self.progress, &self.cancel).await
     }
 
     /// Places new containers; waits a little for a first node to report.

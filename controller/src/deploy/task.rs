@@ -1,14 +1,20 @@
-//! The `release` process of a deploy: runs once, to its end, before any container of the release exists.
+//! Tasks of a deploy, which run once, to their end: the `release` process before any container of the release exists, and
+//! the postdeploy scripts of `app.json` when they serve.
 //!
 //! In: the spec of a one-off container. Out: its output line by line, and its exit code.
 
 use super::state::cancelled;
 use super::watching::agent;
 use crate::Platform;
-use crate::errors::{failed, from_agent, internal, unavailable};
+use crate::errors::{failed, from_agent, internal, invalid, unavailable};
 use crate::platform::{ProgressSender, say};
+use crate::release;
+use crate::secrets;
 use berth_model::api::{ApiError, Progress};
+use berth_model::app_json::Scripts;
 use berth_model::container::ContainerSpec;
+use berth_model::image::Process;
+use berth_model::{AppName, ProcessType, ReleaseVersion};
 use berth_wire::{Frame, read_frame, write_frame};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -16,18 +22,58 @@ use tokio_util::sync::CancellationToken;
 /// Longest line shown whole, in bytes.
 const LONGEST_LINE: usize = 8192;
 
-/// Runs it. Dropping this future, or `cancel`, ends the container.
+/// Runs the scripts that follow a deploy. What they fail at is said and no more: the release serves already.
+pub(crate) async fn after_deploy(
+    platform: &Platform,
+    app: &AppName,
+    version: ReleaseVersion,
+    scripts: &Scripts,
+    is_first: bool,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) {
+    let first = scripts.first_postdeploy.as_ref().filter(|_| is_first);
+    for line in scripts.postdeploy.iter().chain(first) {
+        say(progress, Progress::Step { text: format!("Running the postdeploy script: {line}") }).await;
+        if let Err(error) = postdeploy(platform, app, version, line, progress, cancel).await {
+            let text = format!("{}; {version} serves nevertheless", error.message);
+            say(progress, Progress::Warning { text }).await;
+        }
+    }
+}
+
+async fn postdeploy(
+    platform: &Platform,
+    app: &AppName,
+    version: ReleaseVersion,
+    line: &str,
+    progress: &ProgressSender,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let release = platform.existing_release(app, version).await?;
+    let app = platform.existing_app(app).await?;
+    // Images that Berth did not choose the base of may have no bash.
+    let shell = if release.image.builder == "dockerfile" { "/bin/sh" } else { "/bin/bash" };
+    let run = Process::Command { argv: [shell, "-c", line].map(str::to_owned).to_vec() };
+    let process = ProcessType::parse("postdeploy").map_err(|error| invalid(error.to_string()))?;
+    let unique = secrets::random::<8>().map_err(|error| internal("cannot name a container", &error))?;
+    let spec = release::one_off(&app, &release, &process, run, &hex::encode(unique));
+    let spec = spec.map_err(|error| invalid(error.to_string()))?;
+    self::run(platform, "the postdeploy script", &spec, progress, cancel).await
+}
+
+/// Runs it; `what` it is, is for messages. Dropping this future, or `cancel`, ends the container.
 pub(super) async fn run(
     platform: &Platform,
+    what: &str,
     spec: &ContainerSpec,
     progress: &ProgressSender,
     cancel: &CancellationToken,
 ) -> Result<(), ApiError> {
     let mut stream = agent(platform).upgrade("/v1/run").await.map_err(from_agent)?;
     let start = serde_json::to_vec(&json!({ "spec": spec, "tty": null }));
-    let start = start.map_err(|error| internal("cannot describe the release task", &error))?;
-    let broke =
-        |error: berth_wire::FrameError| unavailable(format!("the release task's stream broke: {error}"));
+    let start = start.map_err(|error| internal(&format!("cannot describe {what}"), &error))?;
+    let broke = |error: berth_wire::FrameError| unavailable(format!("the stream of {what} broke: {error}"));
     write_frame(&mut stream, &Frame::Start(start)).await.map_err(broke)?;
     write_frame(&mut stream, &Frame::StdinEnd).await.map_err(broke)?;
     let (mut out, mut err) = (LineSplitter::default(), LineSplitter::default());
@@ -44,14 +90,14 @@ pub(super) async fn run(
                 show(progress, out.rest().into_iter().chain(err.rest()).collect()).await;
                 return match code {
                     0 => Ok(()),
-                    code => Err(failed(format!("the release task exited with code {code}"))),
+                    code => Err(failed(format!("{what} exited with code {code}"))),
                 };
             }
             Some(Frame::Failed(reason)) => {
-                return Err(failed(format!("the release task did not run: {reason}")));
+                return Err(failed(format!("{what} did not run: {reason}")));
             }
             Some(_) => {}
-            None => return Err(unavailable("the node's agent broke off the release task")),
+            None => return Err(unavailable(format!("the node's agent broke off {what}"))),
         }
     }
 }

@@ -251,8 +251,12 @@ async fn deploy(
     commit: String,
     progress: &ProgressSender,
 ) -> Result<(), ApiError> {
-    let source =
-        Source { repository: branch.repository.clone(), objects: Vec::new(), commit: commit.clone() };
+    let source = Source {
+        repository: branch.repository.clone(),
+        objects: Vec::new(),
+        commit: commit.clone(),
+        directory: None,
+    };
     // Nobody waits on a connection that could break: it runs to its end.
     let cancel = CancellationToken::new();
     deploy_commit(platform, &order.app, &order.by, source, progress, &cancel).await?;

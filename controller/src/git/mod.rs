@@ -17,6 +17,7 @@ pub mod refs;
 pub mod repository;
 mod session;
 pub mod ssh;
+pub(crate) mod submodules;
 pub mod tree;
 
 pub use push::Pushes;

@@ -8,6 +8,8 @@ use super::repository;
 use super::tree::Source;
 use crate::Platform;
 use crate::build;
+use crate::build::history::{self, Order, Recording};
+use crate::deploy::task::after_deploy;
 use crate::deploy::{self, Change, NewImage};
 use crate::errors::{failed, internal, invalid};
 use crate::platform::{ProgressSender, say};
@@ -264,10 +266,10 @@ fn source(
             return Err(invalid(format!("{} is not in the app's repository", dir.display())));
         }
     }
-    Ok(Source { repository, objects, commit: update.new.clone() })
+    Ok(Source { repository, objects, commit: update.new.clone(), directory: None })
 }
 
-/// Builds a commit and deploys what came of it.
+/// Builds a commit and deploys what came of it. If the caller goes away or `cancel` fires, both are taken back.
 pub(super) async fn deploy_commit(
     platform: &Platform,
     app: &AppName,
@@ -279,24 +281,40 @@ pub(super) async fn deploy_commit(
     let commit = source.commit.clone();
     let short = commit.get(..7).unwrap_or(&commit).to_owned();
     say(progress, Progress::Step { text: format!("Building {app} from {short}") }).await;
-    // Dropping the build ends it on the node.
-    let built = tokio::select! {
-        built = build::build(platform, app, source, progress) => built?,
-        () = cancel.cancelled() => return Err(failed("it was broken off; the build is cancelled")),
+    let order =
+        Order { app: app.clone(), by: by.to_owned(), source: short.clone(), git_rev: Some(commit.clone()) };
+    let (platform, app, by) = (platform.clone(), app.clone(), by.to_owned());
+    let work = {
+        let platform = platform.clone();
+        move |recording: Recording| async move {
+            let (progress, cancel) = (&recording.progress, &recording.cancel);
+            // Dropping the build ends it on the node.
+            let built = tokio::select! {
+                built = build::build(&platform, &app, &recording.id, source, progress) => built?,
+                () = cancel.cancelled() => return Err(failed("it was broken off; the build is cancelled")),
+            };
+            let skip = berth_model::EnvName::parse("DOKKU_SKIP_DEPLOY").ok();
+            let config = platform.config_of(&app).await?;
+            if skip.and_then(|name| config.get(&name)).is_some_and(|value| value == "true" || value == "1") {
+                let text =
+                    "DOKKU_SKIP_DEPLOY is set: the code is built and kept, but not deployed".to_owned();
+                say(progress, Progress::Warning { text }).await;
+                return Ok(None);
+            }
+            recording.built(&built.image).await?;
+            let new = NewImage {
+                image: built.image,
+                git_rev: Some(commit),
+                checks: built.checks,
+                formation: built.formation,
+                description: format!("Deploy {short}"),
+            };
+            let is_first = platform.existing_app(&app).await?.current.is_none();
+            let change = Change::Image(Box::new(new));
+            let version = deploy::deploy(&platform, &app, change, &by, progress, cancel).await?;
+            after_deploy(&platform, &app, version, &built.scripts, is_first, progress, cancel).await;
+            Ok(Some(version))
+        }
     };
-    let skip = berth_model::EnvName::parse("DOKKU_SKIP_DEPLOY").ok();
-    let config = platform.config_of(app).await?;
-    if skip.and_then(|name| config.get(&name).cloned()).is_some_and(|value| value == "true" || value == "1") {
-        let text = "DOKKU_SKIP_DEPLOY is set: the code is built and kept, but not deployed".to_owned();
-        say(progress, Progress::Warning { text }).await;
-        return Ok(());
-    }
-    let new = NewImage {
-        image: built.image,
-        git_rev: Some(commit),
-        checks: built.checks,
-        formation: built.formation,
-        description: format!("Deploy {short}"),
-    };
-    deploy::deploy(platform, app, Change::Image(Box::new(new)), by, progress, cancel).await.map(drop)
+    history::record(&platform, order, progress, cancel, work).await.map(drop)
 }

@@ -4,7 +4,7 @@
 
 use berth_buildpacks::{Entry, EntryKind, READ_LIMIT, SourceTree, TreeError};
 use git2::{ObjectType, Odb, Oid, Repository};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most files of a tree. A tree that names itself many times grows without bound from a few objects.
 pub(super) const MAX_ENTRIES: usize = 500_000;
@@ -24,6 +24,8 @@ pub struct Source {
     pub objects: Vec<PathBuf>,
     /// The commit, 40 hexadecimal digits.
     pub commit: String,
+    /// The directory of its tree that is the app; `None` is all of it.
+    pub directory: Option<String>,
 }
 
 /// Why a commit's tree cannot be used.
@@ -48,6 +50,11 @@ pub enum SourceError {
     /// An annotated tag, say. Git keeps only commits in branches, and would say so after all the work.
     #[error("{0} is a {1}, not a commit; push the commit it names: git push paas NAME^{{commit}}:BRANCH")]
     NoCommit(String, &'static str),
+    /// There is no such directory.
+    #[error(
+        "the commit has no directory {0:?}, which build-dir names; commit it, or: berth builder:set APP build-dir DIR"
+    )]
+    NoDirectory(String),
     /// It is too big.
     #[error("the commit is too big: {0}")]
     TooBig(String),
@@ -94,7 +101,13 @@ impl Source {
     pub fn tree(&self) -> Result<GitTree, SourceError> {
         let git = |source| SourceError::Git { commit: self.commit.clone(), source };
         let repository = self.open().map_err(git)?;
-        let id = self.tree_id(&repository).map_err(git)?;
+        let mut id = self.tree_id(&repository).map_err(git)?;
+        if let Some(directory) = &self.directory {
+            let top = repository.find_tree(id).map_err(git)?;
+            let entry = top.get_path(Path::new(directory)).ok();
+            let entry = entry.filter(|entry| entry.kind() == Some(ObjectType::Tree));
+            id = entry.ok_or_else(|| SourceError::NoDirectory(directory.clone()))?.id();
+        }
         let mut entries = Vec::new();
         {
             let odb = repository.odb().map_err(git)?;
@@ -185,17 +198,22 @@ impl GitTree {
         Ok(self.repository.find_blob(Oid::from_str(id)?)?.content().to_vec())
     }
 
+    /// A file at the top of the commit's tree, wherever the app is in it.
+    pub(super) fn top_file(&self, name: &str) -> Result<Option<Vec<u8>>, git2::Error> {
+        let tree = self.repository.find_tree(self.source.tree_id(&self.repository)?)?;
+        let Some(entry) = tree.get_name(name) else { return Ok(None) };
+        let blob = self.repository.find_blob(entry.id())?;
+        if blob.size() as u64 > READ_LIMIT {
+            return Err(git2::Error::from_str(&format!("{name} is larger than {} MiB", READ_LIMIT >> 20)));
+        }
+        Ok(Some(blob.content().to_vec()))
+    }
+
     /// What its author should know before the build: contents that are not here.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let of = |kind| self.entries.iter().filter(move |entry| entry.kind == kind);
-        let mut warnings: Vec<_> = of(EntryKind::Submodule)
-            .take(5)
-            .map(|entry| {
-                let path = &entry.path;
-                format!("{path} is a submodule: its files are not part of the push, so {path} stays empty; commit them instead")
-            })
-            .collect();
+        let mut warnings = Vec::new();
         let tree: &dyn SourceTree = self;
         if tree.glance(".gitattributes").is_some_and(|text| text.contains("filter=lfs")) {
             let pointer = |entry: &&Entry| {

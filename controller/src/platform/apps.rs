@@ -23,6 +23,10 @@ fn fresh(name: &AppName) -> App {
         deploy_branch: None,
         dockerfile_path: None,
         dockerfile_target: None,
+        builder: None,
+        build_dir: None,
+        procfile_path: None,
+        app_json_path: None,
         domains: Vec::new(),
         default_domain: true,
         formation: Formation::default(),
@@ -145,6 +149,7 @@ impl Platform {
             Write::DeletePrefix(super::config::app_prefix(name)),
             Write::Delete(format!("deploys/{name}")),
             Write::Delete(crate::build::known_key(name)),
+            Write::DeletePrefix(crate::build::history::app_prefix(name)),
         ];
         if self.txn(vec![Compare::Present(key(name))], writes).await?.is_none() {
             return Err(PlatformError::NoSuchApp(name.clone()));
@@ -182,12 +187,19 @@ impl Platform {
                 Write::DeletePrefix(super::config::app_prefix(from)),
                 Write::Delete(format!("deploys/{from}")),
                 Write::Delete(crate::build::known_key(from)),
+                Write::DeletePrefix(crate::build::history::app_prefix(from)),
                 Write::Put(key(to), json(&renamed)),
                 naming.advance(),
             ];
             for release in self.releases(from).await? {
                 let moved = Release { app: to.clone(), ..release };
                 then.push(self.release_write(&moved)?);
+            }
+            for build in crate::build::history::list(self, from).await.unwrap_or_default() {
+                then.push(Write::Put(
+                    format!("{}{}", crate::build::history::app_prefix(to), build.id),
+                    json(&build),
+                ));
             }
             for (name, value) in self.app_config(from).await? {
                 then.push(self.config_write(&super::config::app_key(to, &name), &value)?);

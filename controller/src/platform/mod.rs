@@ -5,7 +5,7 @@
 //!
 //! Keys of the store: `apps/<app>`, `releases/<app>/<10 digits>`, `config/app/<app>/<NAME>` and `config/global/<NAME>`
 //! (sealed), `domains/global`, `domains/guard`, `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`. Other modules
-//! keep theirs under prefixes of their own, such as `deploys/<app>`.
+//! keep theirs under prefixes of their own, such as `deploys/<app>` and `builds/<app>/<build>`.
 
 mod access;
 mod apps;
@@ -63,6 +63,7 @@ struct Inner {
     deploys: crate::deploy::Deploys,
     registry: Arc<crate::registry::Registry>,
     pushes: crate::git::Pushes,
+    builds: crate::build::history::Builds,
 }
 
 impl Platform {
@@ -86,6 +87,7 @@ impl Platform {
         let inner = Inner {
             registry,
             pushes: crate::git::Pushes::default(),
+            builds: crate::build::history::Builds::default(),
             options,
             store,
             keyring,
@@ -112,6 +114,11 @@ impl Platform {
     #[must_use]
     pub fn pushes(&self) -> &crate::git::Pushes {
         &self.0.pushes
+    }
+
+    /// The builds that are under way.
+    pub(crate) fn builds(&self) -> &crate::build::history::Builds {
+        &self.0.builds
     }
 
     /// The images.

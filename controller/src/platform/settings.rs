@@ -18,11 +18,17 @@ pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
     if let Some(branch) = &patch.deploy_branch {
         app.deploy_branch = Some(branch.clone()).filter(|branch| !branch.is_empty());
     }
-    if let Some(path) = &patch.dockerfile_path {
-        app.dockerfile_path = Some(path.clone()).filter(|path| !path.is_empty());
-    }
-    if let Some(target) = &patch.dockerfile_target {
-        app.dockerfile_target = Some(target.clone()).filter(|target| !target.is_empty());
+    for (new, setting) in [
+        (&patch.dockerfile_path, &mut app.dockerfile_path),
+        (&patch.dockerfile_target, &mut app.dockerfile_target),
+        (&patch.builder, &mut app.builder),
+        (&patch.build_dir, &mut app.build_dir),
+        (&patch.procfile_path, &mut app.procfile_path),
+        (&patch.app_json_path, &mut app.app_json_path),
+    ] {
+        if let Some(new) = new {
+            *setting = Some(new.clone()).filter(|new| !new.is_empty());
+        }
     }
     if let Some(mounts) = &patch.mounts {
         app.mounts.clone_from(mounts);
@@ -42,7 +48,11 @@ pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
         .deploy_branch
         .as_deref()
         .and_then(branch_problem)
-        .or_else(|| patch.dockerfile_path.as_deref().and_then(dockerfile_problem))
+        .or_else(|| patch.dockerfile_path.as_deref().and_then(|path| path_problem(path, "docker/Dockerfile")))
+        .or_else(|| patch.build_dir.as_deref().and_then(|path| path_problem(path, "apps/web")))
+        .or_else(|| patch.procfile_path.as_deref().and_then(|path| path_problem(path, "deploy/Procfile")))
+        .or_else(|| patch.app_json_path.as_deref().and_then(|path| path_problem(path, "deploy/app.json")))
+        .or_else(|| patch.builder.as_deref().and_then(builder_problem))
         .or_else(|| patch.dockerfile_target.as_deref().and_then(target_problem))
         .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
         .or_else(|| patch.tcp_ports.as_deref().and_then(ports_problem))
@@ -72,12 +82,21 @@ fn branch_problem(branch: &str) -> Option<String> {
 }
 
 /// A path in the pushed tree; empty is "forget it".
-fn dockerfile_problem(path: &str) -> Option<String> {
+fn path_problem(path: &str, example: &str) -> Option<String> {
     let part = |part: &str| !part.is_empty() && part != "." && part != "..";
     let good = path.is_empty()
         || (path.len() <= 500 && !path.contains(char::is_control) && path.split('/').all(part));
     let shown: String = path.chars().take(80).collect();
-    (!good).then(|| format!("{shown:?} is not a path in the repository; use one such as docker/Dockerfile"))
+    (!good).then(|| format!("{shown:?} is not a path in the repository; use one such as {example}"))
+}
+
+/// One of the builders; empty is "detect".
+fn builder_problem(builder: &str) -> Option<String> {
+    let known = builder.is_empty() || berth_buildpacks::BUILDERS.contains(&builder);
+    let shown: String = builder.chars().take(40).collect();
+    (!known).then(|| {
+        format!("there is no builder {shown:?}; there are: {}", berth_buildpacks::BUILDERS.join(", "))
+    })
 }
 
 /// A stage's name or number; empty is "forget it".

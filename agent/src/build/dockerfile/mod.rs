@@ -83,7 +83,7 @@ impl Job {
         let options = Options { target: file.target.clone(), args };
         let program = Program::parse(&file.text, &options).map_err(|problem| wrong(file, problem))?;
         fs::create_dir_all(&self.dir).map_err(BuildError::disk("make", &self.dir))?;
-        let context = self.context(file, input).await?;
+        let context = self.context(file, input, turn).await?;
         let mut building = Building {
             job: self,
             file,
@@ -126,22 +126,24 @@ impl Job {
     }
 
     /// Unpacks the tree and removes what `.dockerignore` names.
-    async fn context(&self, file: &Dockerfile, input: Input) -> Result<PathBuf, BuildError> {
+    async fn context(&self, file: &Dockerfile, input: Input, turn: &Turn) -> Result<PathBuf, BuildError> {
         let tree = source::fresh(&self.dir, "tree");
         fs::create_dir(&tree).map_err(BuildError::disk("make", &tree))?;
         let ignore =
             Ignore::parse(&file.ignore).map_err(|text| BuildError::Plan(format!(".dockerignore: {text}")))?;
         let (input, into) = (SyncIoBridge::new(input), tree.clone());
-        let received = tokio::task::spawn_blocking(move || {
-            source::receive_for(input, &into, &[], 0)?;
-            let app = into.join("app");
-            leave_out(&app, &ignore).map_err(BuildError::disk("apply .dockerignore to", &app))
-        })
-        .await?;
+        let received = tokio::task::spawn_blocking(move || source::receive_for(input, &into, &[], 0)).await?;
         if self.stop.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
-        received.map(|()| tree.join("app"))
+        received?;
+        let app = tree.join("app");
+        self.submodules(&app, 0, turn).await?;
+        let context = app.clone();
+        let left_out =
+            move || leave_out(&app, &ignore).map_err(BuildError::disk("apply .dockerignore to", &app));
+        tokio::task::spawn_blocking(left_out).await??;
+        Ok(context)
     }
 }
 
@@ -229,14 +231,7 @@ impl Building<'_> {
 
     /// The layers on this disk, topmost first.
     async fn view(&self, below: &Below) -> Result<View, BuildError> {
-        let images = self.job.images();
-        for known in &below.layers {
-            if !images.layers().has(&known.layer.diff_id) {
-                images.ensure_layer(known.repository.clone(), known.layer.clone()).await?;
-            }
-        }
-        let paths = below.layers.iter().rev().map(|known| images.layers().path(&known.layer.diff_id));
-        Ok(View::new(paths.collect()))
+        self.job.view(&below.layers).await
     }
 }
 
