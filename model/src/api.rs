@@ -238,6 +238,9 @@ pub struct AppInfo {
     /// Path of `app.json`, if it was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_json_path: Option<String>,
+    /// Longest build, in seconds, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_timeout_secs: Option<u32>,
     /// The release that serves.
     pub release: Option<ReleaseVersion>,
     /// Its commit.
@@ -284,6 +287,9 @@ pub struct PatchApp {
     /// New path of `app.json`; empty to forget it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_json_path: Option<String>,
+    /// Longest build, in seconds, 10 to 86400; 0 for the default of 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_timeout_secs: Option<u32>,
     /// New list of mounts.
     pub mounts: Option<Vec<Mount>>,
     /// New list of (proxy port, container port).

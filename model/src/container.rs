@@ -78,6 +78,27 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What builds may use unless it is set otherwise: compilers and package managers need more than an app, and yield to
+    /// apps when the CPU is short.
+    #[must_use]
+    pub fn of_builds() -> Self {
+        Self {
+            memory_mib: Some(2048),
+            cpu_weight: 50,
+            pids: Some(4096),
+            disk_mib: Some(10_240),
+            ..Self::default()
+        }
+    }
+
+    /// The defaults of a process type: `build` stands for the app's builds.
+    #[must_use]
+    pub fn default_of(process: &crate::ProcessType) -> Self {
+        if process.as_str() == "build" { Self::of_builds() } else { Self::default() }
+    }
+}
+
 /// TCP or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -35,6 +35,9 @@ pub struct App {
     /// Path of `app.json` in the built directory; `None` is `app.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_json_path: Option<String>,
+    /// Longest build, in seconds; `None` is 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_timeout_secs: Option<u32>,
     /// Domains beside the default one.
     pub domains: Vec<HostPattern>,
     /// Whether `<app>.<domain>` leads to it.

@@ -12,6 +12,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("builder_set_builds_a_part_of_a_repository", monorepo),
     ("app_json_scripts_run_before_and_after_a_deploy", scripts),
     ("submodules_are_fetched", submodules),
+    ("builds_have_limits_that_can_be_set", limits),
 ];
 
 fn status(berth: &Berth, app: &str) -> Result<String> {
@@ -163,6 +164,28 @@ fn scripts(berth: &Berth) -> Result<()> {
     ensure!(refused.code != 0 && refused.all().contains("no such luck"), "{}", refused.all());
     ensure!(refused.all().contains("exit code 7"), "{}", refused.all());
     ensure!(berth.get("scripts", "/")?.text() == "hello one", "the old version serves");
+    Ok(())
+}
+
+fn limits(berth: &Berth) -> Result<()> {
+    let repo = push_server(berth, "limits", "one", &[])?;
+    berth.ok(&["resource:limit", "--memory", "64", "--process-type", "build", "limits"])?;
+    let releases = berth.ok(&["releases", "limits", "--format", "json"])?.stdout;
+    let json = |line: &str| format!(r#"{{"scripts": {{"dokku": {{"predeploy": "{line}"}}}}}}"#);
+    repo.write(&[("app.json", &json("perl -e 'my @a = (1) x 50_000_000'"))])?;
+    repo.commit("Too much memory")?;
+    let pushed = repo.git(&["push", "paas", "main"])?;
+    ensure!(pushed.code != 0 && pushed.all().contains("more memory than 64 MiB"), "{}", pushed.all());
+    ensure!(pushed.all().contains("--process-type build --memory"), "it says what to do: {}", pushed.all());
+    berth.ok(&["builder:set", "limits", "timeout", "10"])?;
+    repo.write(&[("app.json", &json("exec sleep 600"))])?;
+    repo.commit("Too long")?;
+    let pushed = repo.git(&["push", "paas", "main"])?;
+    ensure!(pushed.code != 0 && pushed.all().contains("did not end within 10 seconds"), "{}", pushed.all());
+    ensure!(berth.berth(&["builder:set", "limits", "timeout", "soon"])?.code != 0, "no number is refused");
+    let after = berth.ok(&["releases", "limits", "--format", "json"])?.stdout;
+    ensure!(releases == after, "limits of builds start no container anew: {after}");
+    ensure!(berth.get("limits", "/")?.text() == "hello one", "the old version serves");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ pub enum BuildError {
     Cancelled,
     /// It took too long.
     #[error(
-        "the build did not end within {0} seconds and was stopped; make it shorter, or ask for a longer limit"
+        "the build did not end within {0} seconds and was stopped; make it shorter, or give it more time: berth builder:set APP timeout SECONDS"
     )]
     TimedOut(u64),
     /// A step's script failed.
@@ -27,7 +27,7 @@ pub enum BuildError {
     },
     /// The kernel killed a step for memory.
     #[error(
-        "“{title}” was stopped because it needed more memory than {limit}; make it need less, or raise the build's memory limit"
+        "“{title}” was stopped because it needed more memory than {limit}; make it need less, or give it more: berth resource:limit --process-type build --memory 4g APP"
     )]
     OutOfMemory {
         /// Title of the step.

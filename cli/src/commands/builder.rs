@@ -22,8 +22,12 @@ pub(super) fn commands() -> Vec<Command> {
         command(
             "builder:set",
             "Set a property for the next build; without a value, reset it",
-            "[<app>] selected|build-dir [VALUE]",
-            &["builder:set hello selected python", "builder:set hello build-dir apps/web"],
+            "[<app>] selected|build-dir|timeout [VALUE]",
+            &[
+                "builder:set hello selected python",
+                "builder:set hello build-dir apps/web",
+                "builder:set hello timeout 3600",
+            ],
         ),
         report(
             "app-json:report",
@@ -43,7 +47,7 @@ pub(super) fn commands() -> Vec<Command> {
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
     match name {
         "builder:report" | "app-json:report" => show(context, name, matches).await,
-        "builder:set" => set(context, matches, "builder", &["selected", "build-dir"]).await,
+        "builder:set" => set(context, matches, "builder", &["selected", "build-dir", "timeout"]).await,
         "app-json:set" => set(context, matches, "app-json", &["appjson-path"]).await,
         _ => Err(not_here(name)),
     }
@@ -57,7 +61,8 @@ async fn show(context: &Context, name: &str, matches: &ArgMatches) -> Result<()>
         "builder:report" => Report::new(app.name.as_str(), "builder")
             .row("Builder build dir", text(&app.build_dir))
             .row("Builder detected", text(&app.builder))
-            .row("Builder selected", text(&app.builder_selected)),
+            .row("Builder selected", text(&app.builder_selected))
+            .row("Builder timeout", app.build_timeout_secs.unwrap_or(1800).to_string()),
         _ => Report::new(app.name.as_str(), "app-json")
             .row("App json appjson path", text(&app.app_json_path))
             .row("App json computed appjson path", app.app_json_path.as_deref().unwrap_or("app.json")),
@@ -90,6 +95,14 @@ pub(super) async fn set(
         value => format!("Setting {property} to {value}"),
     };
     let mut patch = PatchApp::default();
+    if property == "timeout" {
+        let secs = if value.is_empty() { Some(0) } else { value.parse().ok().filter(|secs| *secs > 0) };
+        let wrong =
+            || CliError::Misuse(format!("{value:?} is no number of seconds: write, for instance, 3600"));
+        patch.build_timeout_secs = Some(secs.ok_or_else(wrong)?);
+        context.act(Method::PATCH, &format!("/v1/apps/{app}"), Some(&patch)).await?;
+        return context.out.step(&said);
+    }
     let field = match property {
         "selected" => &mut patch.builder,
         "build-dir" => &mut patch.build_dir,

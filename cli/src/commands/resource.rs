@@ -24,12 +24,13 @@ pub(super) fn commands() -> Vec<Command> {
                 "resource:limit hello",
                 "resource:limit --memory 256 hello",
                 "resource:limit --memory 1g --cpu 0.5 --process-type worker hello",
+                "resource:limit --memory 4g --process-type build hello",
             ],
         )
         .visible_alias("resource:report")
         .arg(option("memory", "SIZE", "MiB, or with a unit: 512m, 1g; `none` for no limit"))
         .arg(option("cpu", "CPUS", "CPUs: 0.5, 2, or thousandths: 500m; `none` for no limit"))
-        .arg(option("process-type", "TYPE", "Only this one [default: all the app has]")),
+        .arg(option("process-type", "TYPE", "Only this one, or `build` [default: all the app has]")),
         command(
             "resource:limit-clear",
             "Go back to the defaults",
@@ -62,8 +63,10 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         .into_iter()
         .map(|kind| {
             let mut limits = match name {
-                "resource:limit" => info.limits.get(&kind).cloned().unwrap_or_default(),
-                _ => Limits::default(),
+                "resource:limit" => {
+                    info.limits.get(&kind).cloned().unwrap_or_else(|| Limits::default_of(&kind))
+                }
+                _ => Limits::default_of(&kind),
             };
             if let Some(memory) = memory {
                 limits.memory_mib = memory;
@@ -90,7 +93,7 @@ fn selected(info: &AppInfo, process: Option<&ProcessType>) -> Vec<ProcessType> {
 }
 
 fn show(context: &Context, info: &AppInfo, process: Option<&ProcessType>) -> Result<()> {
-    let of = |kind: &ProcessType| info.limits.get(kind).cloned().unwrap_or_default();
+    let of = |kind: &ProcessType| info.limits.get(kind).cloned().unwrap_or_else(|| Limits::default_of(kind));
     let all: BTreeMap<ProcessType, Limits> =
         selected(info, process).into_iter().map(|k| (k.clone(), of(&k))).collect();
     if context.out.json {

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Answer};
 use berth_model::AppName;
 use berth_model::api::{AppInfo, CreateApp, PatchApp, Progress, RenameApp};
+use berth_model::release::App;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -66,8 +67,14 @@ async fn patch(
     Json(patch): Json<PatchApp>,
 ) -> Result<Response, Refusal> {
     let (before, app) = platform.patch_app(&name, &patch).await?;
-    let restart =
-        app.current.is_some() && !app.stopped && (before.mounts != app.mounts || before.limits != app.limits);
+    // Limits of builds are none of its containers'.
+    let limits = |app: &App| {
+        let mut limits = app.limits.clone();
+        limits.retain(|process, _| process.as_str() != "build");
+        limits
+    };
+    let is_changed = before.mounts != app.mounts || limits(&before) != limits(&app);
+    let restart = app.current.is_some() && !app.stopped && is_changed;
     Ok(progress(move |lines| async move {
         if restart {
             let change = Change::Restart { process: None };

@@ -65,6 +65,7 @@ pub(super) async fn app_info(platform: &Platform, app: App) -> Result<AppInfo, R
         build_dir: app.build_dir,
         procfile_path: app.procfile_path,
         app_json_path: app.app_json_path,
+        build_timeout_secs: app.build_timeout_secs,
         release: app.current,
         formation: app.formation,
         stopped: app.stopped,

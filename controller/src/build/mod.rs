@@ -27,12 +27,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Longest build.
-const TIMEOUT_SECS: u64 = 1800;
-/// What a build may use: compilers and package managers need more than an app.
-const BUILD_MEMORY_MIB: u64 = 2048;
-const BUILD_PIDS: u64 = 4096;
-const BUILD_DISK_MIB: u64 = 10_240;
+/// Longest build, in seconds, unless the app says otherwise.
+const TIMEOUT_SECS: u32 = 1800;
 
 /// A built image, and what its tree says of how it runs.
 #[derive(Clone, Debug)]
@@ -95,6 +91,9 @@ pub async fn build(
         settings
     };
     let of = platform.existing_app(app).await?;
+    let limits = ProcessType::parse("build").ok().and_then(|build| of.limits.get(&build).cloned());
+    let limits = limits.unwrap_or_else(Limits::of_builds);
+    let timeout_secs = of.build_timeout_secs.unwrap_or(TIMEOUT_SECS).into();
     let draft =
         read(source.clone(), settings(of.clone(), platform.config_of(app).await?), of.clone()).await?;
     for text in &draft.warnings {
@@ -130,13 +129,8 @@ pub async fn build(
         plan: draft.plan,
         repository: format!("apps/{app}"),
         config,
-        limits: Limits {
-            memory_mib: Some(BUILD_MEMORY_MIB),
-            pids: Some(BUILD_PIDS),
-            disk_mib: Some(BUILD_DISK_MIB),
-            ..Limits::default()
-        },
-        timeout_secs: TIMEOUT_SECS,
+        limits,
+        timeout_secs,
     };
     let image = upload::run(platform, request, draft.tree, progress).await?;
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;

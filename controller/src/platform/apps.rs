@@ -27,6 +27,7 @@ fn fresh(name: &AppName) -> App {
         build_dir: None,
         procfile_path: None,
         app_json_path: None,
+        build_timeout_secs: None,
         domains: Vec::new(),
         default_domain: true,
         formation: Formation::default(),

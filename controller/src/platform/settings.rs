@@ -30,6 +30,9 @@ pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
             *setting = Some(new.clone()).filter(|new| !new.is_empty());
         }
     }
+    if let Some(secs) = patch.build_timeout_secs {
+        app.build_timeout_secs = Some(secs).filter(|secs| *secs != 0);
+    }
     if let Some(mounts) = &patch.mounts {
         app.mounts.clone_from(mounts);
     }
@@ -53,6 +56,7 @@ pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
         .or_else(|| patch.procfile_path.as_deref().and_then(|path| path_problem(path, "deploy/Procfile")))
         .or_else(|| patch.app_json_path.as_deref().and_then(|path| path_problem(path, "deploy/app.json")))
         .or_else(|| patch.builder.as_deref().and_then(builder_problem))
+        .or_else(|| patch.build_timeout_secs.and_then(timeout_problem))
         .or_else(|| patch.dockerfile_target.as_deref().and_then(target_problem))
         .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
         .or_else(|| patch.tcp_ports.as_deref().and_then(ports_problem))
@@ -97,6 +101,12 @@ fn builder_problem(builder: &str) -> Option<String> {
     (!known).then(|| {
         format!("there is no builder {shown:?}; there are: {}", berth_buildpacks::BUILDERS.join(", "))
     })
+}
+
+/// Zero is "the default".
+fn timeout_problem(secs: u32) -> Option<String> {
+    let good = secs == 0 || (10..=86_400).contains(&secs);
+    (!good).then(|| format!("a build of at most {secs} s is not possible: give 10 to 86400 seconds"))
 }
 
 /// A stage's name or number; empty is "forget it".
