@@ -27,7 +27,10 @@ pub(crate) fn tree(mode: Mode) -> Command {
         .subcommands(commands::families().into_iter().flat_map(|family| family.commands));
     match mode {
         Mode::Session => root.bin_name("berth"),
-        Mode::Local => root.subcommands(crate::roles::commands()).subcommand(crate::hook::command()),
+        Mode::Local => {
+            let hidden = [crate::hook::command(), crate::lfs::command()];
+            root.subcommands(crate::roles::commands()).subcommands(hidden)
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod context;
 mod endpoint;
 mod error;
 mod hook;
+mod lfs;
 mod output;
 mod remote;
 mod report;
@@ -57,6 +58,9 @@ fn parse_and_run() -> Result<()> {
     if mode == Mode::Local {
         if let Some(done) = roles::run(name, sub) {
             return done;
+        }
+        if name == lfs::NAME {
+            return lfs::run(sub);
         }
         if name == hook::NAME {
             return on_one_thread(hook::run());

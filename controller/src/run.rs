@@ -38,7 +38,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         .merge(registry::router(platform.registry().clone()))
         .merge(git::hook::router(platform.clone(), pushes.clone()));
     let local = api::local(&platform);
-    let remote = api::remote(&platform, git::http::router(platform.clone(), pushes.clone()));
+    let git_http = git::http::router(platform.clone(), pushes.clone());
+    let git_http = git_http.merge(git::lfs_http::router(platform.clone(), pushes.clone()));
+    let remote = api::remote(&platform, git_http);
     let internal_socket = bind(&options.internal_socket())?;
     let local_socket = bind(&options.api_socket())?;
 

@@ -12,6 +12,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("builder_set_builds_a_part_of_a_repository", monorepo),
     ("app_json_scripts_run_before_and_after_a_deploy", scripts),
     ("submodules_are_fetched", submodules),
+    ("large_files_of_git_lfs_come_with_the_push", large_files),
     ("builds_have_limits_that_can_be_set", limits),
 ];
 
@@ -164,6 +165,64 @@ fn scripts(berth: &Berth) -> Result<()> {
     ensure!(refused.code != 0 && refused.all().contains("no such luck"), "{}", refused.all());
     ensure!(refused.all().contains("exit code 7"), "{}", refused.all());
     ensure!(berth.get("scripts", "/")?.text() == "hello one", "the old version serves");
+    Ok(())
+}
+
+fn large_files(berth: &Berth) -> Result<()> {
+    let one = server("one");
+    let files = [REQUIREMENTS, ("Procfile", WEB), ("server.py", one.as_str())];
+    let repo = Repo::new(berth, "large-files", &files)?;
+    repo.git(&["lfs", "install", "--local"])?.success()?;
+    repo.git(&["lfs", "track", "*.bin"])?.success()?;
+    let content = "x".repeat(300_000);
+    repo.write(&[("data/a.bin", &content), ("data/b.bin", "short")])?;
+    // `git lfs push` comes first, by git's own pre-push hook: over the same SSH, without any HTTP.
+    let pushed = repo.change(&[("note.txt", "1")])?.all();
+    ensure!(!pushed.contains("Git LFS"), "{pushed}");
+    let count = ["run", "large-files", "sh", "-c", "wc -c < data/a.bin; cat data/b.bin"];
+    let found = berth.ok(&count)?.stdout;
+    ensure!(found == "300000\nshort", "{found:?}");
+    let inside = berth.data_dir().join("controller/git/large-files.git/lfs/objects");
+    ensure!(inside.is_dir(), "they are kept with the repository");
+    // A clone gets them back.
+    let elsewhere = tempfile::TempDir::new()?;
+    let clone = elsewhere.path().join("clone");
+    let at = clone.display().to_string();
+    repo.git(&[
+        "clone",
+        "-q",
+        "-c",
+        "filter.lfs.smudge=git-lfs smudge -- %f",
+        "-c",
+        "filter.lfs.required=true",
+        &berth.remote("large-files"),
+        &at,
+    ])?
+    .success()?;
+    ensure!(std::fs::read_to_string(clone.join("data/a.bin"))? == content, "the clone has the contents");
+    // The same over HTTP with a token.
+    let created = berth.ok(&["tokens:create", "lfs", "--format", "json"])?.stdout;
+    let created: serde_json::Value = serde_json::from_str(&created)?;
+    let url =
+        format!("http://x:{}@{}/large-http.git", created["token"].as_str().context("no token")?, berth.api);
+    repo.git(&["push", &url, "main"])?.success()?;
+    let found = berth.ok(&["run", "large-http", "sh", "-c", "cat data/b.bin"])?.stdout;
+    ensure!(found == "short", "{found:?}");
+    repo.git(&["clone", "-q", "-c", "filter.lfs.smudge=git-lfs smudge -- %f", &url, &format!("{at}-http")])?
+        .success()?;
+    ensure!(
+        std::fs::read_to_string(elsewhere.path().join("clone-http/data/b.bin"))? == "short",
+        "over HTTP too"
+    );
+    // Without them the push says so, and a later one has them.
+    repo.write(&[("data/b.bin", "other")])?;
+    repo.commit("Another large file")?;
+    let pushed = repo.git(&["push", "--no-verify", "paas", "main"])?.success()?.all();
+    ensure!(pushed.contains("data/b.bin stored by Git LFS: only pointers came"), "{pushed}");
+    repo.git(&["lfs", "push", "--all", "paas"])?.success()?;
+    berth.ok(&["ps:rebuild", "large-files"])?;
+    let found = berth.ok(&count)?.stdout;
+    ensure!(found == "300000\nother", "{found:?}");
     Ok(())
 }
 

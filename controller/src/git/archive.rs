@@ -40,7 +40,9 @@ pub fn write(tree: &GitTree, to: impl Write) -> io::Result<()> {
             EntryKind::File | EntryKind::Executable => {
                 let mode = if entry.kind == EntryKind::Executable { 0o755 } else { 0o644 };
                 let mut header = header(tar::EntryType::Regular, mode, entry.size);
-                if entry.size <= IN_MEMORY {
+                if let Some(file) = tree.large(&entry.id)? {
+                    tar.append_data(&mut header, &entry.path, file.take(entry.size))?;
+                } else if entry.size <= IN_MEMORY {
                     let bytes = tree.blob(&entry.id).map_err(io::Error::other)?;
                     tar.append_data(&mut header, &entry.path, bytes.as_slice())?;
                 } else {

@@ -3,6 +3,7 @@
 //! In: the messages of a channel. Out: git or the CLI, with the exit code as the session's. When the client goes away, all of
 //! the command's processes end.
 
+use super::lfs_transfer::Operation;
 use super::process::Group;
 use super::pty::Terminal;
 use super::push::{self, Pushes, Ticket};
@@ -110,6 +111,7 @@ async fn end(context: &Context, id: ChannelId, code: u32) {
 /// What a command line asks for.
 enum Asked {
     Git(Service, String),
+    Lfs(Operation, String),
     Cli(Vec<String>),
 }
 
@@ -119,6 +121,13 @@ fn parse(line: &[u8]) -> Result<Asked, String> {
     }
     let line = std::str::from_utf8(line).map_err(|_| "the command is not UTF-8".to_owned())?;
     let words = shlex::split(line).ok_or_else(|| "the command has an open quote".to_owned())?;
+    if words.first().is_some_and(|word| word == "git-lfs-transfer") {
+        let operation = words.get(2).and_then(|word| Operation::parse(word));
+        return match (operation, &words[..]) {
+            (Some(operation), [_, path, _]) => Ok(Asked::Lfs(operation, path.clone())),
+            _ => Err("git-lfs-transfer takes the name of an app, and upload, download or lock".to_owned()),
+        };
+    }
     let service = words.first().and_then(|word| Service::parse(word));
     match (service, &words[..]) {
         (Some(service), [_, path]) => Ok(Asked::Git(service, path.clone())),
@@ -140,6 +149,7 @@ async fn run(
     let started = match parse(line) {
         Err(text) => Err(text),
         Ok(Asked::Git(service, path)) => git(context, service, &path).await,
+        Ok(Asked::Lfs(operation, path)) => lfs(context, operation, &path).await,
         Ok(Asked::Cli(words)) => cli(context, &words, terminal.as_ref()),
     };
     match started {
@@ -176,6 +186,24 @@ async fn git(context: &Context, service: Service, path: &str) -> Result<Started,
     group.keep(stay);
     let output_room = if service == Service::Receive { RECEIVE_OUTPUT_ROOM } else { OUTPUT_ROOM };
     Ok(Started { group, terminal: None, output_room, _ticket: Some(ticket) })
+}
+
+/// Large files of a push or a clone.
+async fn lfs(context: &Context, operation: Operation, path: &str) -> Result<Started, String> {
+    let app = repository::app_of(path).map_err(|error| error.message)?;
+    if operation == Operation::Download {
+        context.platform.existing_app(&app).await.map_err(|error| error.to_string())?;
+    }
+    push::open(&context.platform, &app).await.map_err(|error| error.message)?;
+    let options = context.platform.options();
+    let mut command = Command::new(&options.berth_exe);
+    command.arg("git-lfs-transfer").arg(options.repository_dir(&app)).arg(operation.name());
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").current_dir("/");
+    piped(&mut command);
+    let group = Group::spawn(command).map_err(|error| format!("cannot start git-lfs-transfer: {error}"))?;
+    // Answers to an upload are short; a download has little input.
+    let output_room = if operation == Operation::Upload { RECEIVE_OUTPUT_ROOM } else { OUTPUT_ROOM };
+    Ok(Started { group, terminal: None, output_room, _ticket: None })
 }
 
 fn piped(command: &mut Command) {

@@ -2,6 +2,7 @@
 //!
 //! In: a repository, the push's quarantine, a commit. Out: a listing, file contents. Everything here blocks.
 
+use super::lfs::{MAX_POINTER, Objects, Pointer};
 use berth_buildpacks::{Entry, EntryKind, READ_LIMIT, SourceTree, TreeError};
 use git2::{ObjectType, Odb, Oid, Repository};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ pub(super) const MAX_DEPTH: usize = 256;
 pub(super) const MAX_PATH: usize = 4096;
 /// Most bytes of all files together.
 pub(super) const MAX_BYTES: u64 = 8 << 30;
+
+/// Length of the ids of large files; git's own (SHA-1) have 40.
+const LFS_ID: usize = 64;
 
 /// Where a commit is.
 #[derive(Clone, Debug)]
@@ -67,6 +71,8 @@ pub struct GitTree {
     /// Object id of the tree: equal ids, equal trees.
     pub id: String,
     source: Source,
+    /// Paths of pointers to large files that are not here.
+    missing: Vec<String>,
 }
 
 impl Source {
@@ -155,7 +161,10 @@ impl Source {
             }
         }
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(GitTree { repository, entries, id: id.to_string(), source: self.clone() })
+        let mut tree =
+            GitTree { repository, entries, id: id.to_string(), source: self.clone(), missing: Vec::new() };
+        tree.resolve_lfs();
+        Ok(tree)
     }
 }
 
@@ -209,30 +218,71 @@ impl GitTree {
         Ok(Some(blob.content().to_vec()))
     }
 
+    /// Whether any file of the tree may stand for a large one (gitattributes(5)).
+    fn uses_lfs(&self) -> bool {
+        let says_so = |bytes: &[u8]| bytes.windows(10).any(|word| word == b"filter=lfs");
+        let own = self.entries.iter().filter(|entry| {
+            (entry.path == ".gitattributes" || entry.path.ends_with("/.gitattributes"))
+                && entry.size < READ_LIMIT
+        });
+        own.map(|entry| self.blob(&entry.id)).any(|bytes| bytes.is_ok_and(|bytes| says_so(&bytes)))
+            || self.top_file(".gitattributes").is_ok_and(|bytes| bytes.is_some_and(|bytes| says_so(&bytes)))
+    }
+
+    /// Puts large files that are here in the place of their pointers: such an entry has the id and the size of the contents.
+    fn resolve_lfs(&mut self) {
+        if !self.uses_lfs() {
+            return;
+        }
+        let objects = Objects::of(&self.source.repository);
+        let mut found = 0;
+        for at in 0..self.entries.len() {
+            let entry = &self.entries[at];
+            if !matches!(entry.kind, EntryKind::File | EntryKind::Executable) || entry.size > MAX_POINTER {
+                continue;
+            }
+            let Some(pointer) = self.blob(&entry.id).ok().and_then(|bytes| Pointer::parse(&bytes)) else {
+                continue;
+            };
+            match objects.size(&pointer.oid) {
+                Ok(Some(size)) if size == pointer.size => {
+                    found += 1;
+                    let entry = &mut self.entries[at];
+                    (entry.id, entry.size) = (pointer.oid, size);
+                }
+                _ => self.missing.push(entry.path.clone()),
+            }
+        }
+        // The same tree with more of its files here is another one.
+        self.id = format!("{}+{found}", self.id);
+    }
+
+    /// What an entry's id stands for, if that is a large file.
+    pub(super) fn large(&self, id: &str) -> std::io::Result<Option<std::fs::File>> {
+        if id.len() != LFS_ID {
+            return Ok(None);
+        }
+        let found = Objects::of(&self.source.repository).open(id).map_err(std::io::Error::other)?;
+        let gone = || std::io::Error::other(format!("the large file {id} is gone"));
+        found.map(|(file, _)| Some(file)).ok_or_else(gone)
+    }
+
     /// What its author should know before the build: contents that are not here.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let of = |kind| self.entries.iter().filter(move |entry| entry.kind == kind);
-        let mut warnings = Vec::new();
-        let tree: &dyn SourceTree = self;
-        if tree.glance(".gitattributes").is_some_and(|text| text.contains("filter=lfs")) {
-            let pointer = |entry: &&Entry| {
-                entry.size < 1024
-                    && self
-                        .blob(&entry.id)
-                        .is_ok_and(|bytes| bytes.starts_with(b"version https://git-lfs.github.com/"))
-            };
-            let pointers: Vec<_> =
-                of(EntryKind::File).filter(pointer).take(5).map(|entry| entry.path.as_str()).collect();
-            if !pointers.is_empty() {
-                warnings.push(format!(
-                    "{} stored by Git LFS: the push has only pointers, not the contents; commit the files themselves if \
-                     the app needs them",
-                    pointers.join(", ")
-                ));
-            }
+        if self.missing.is_empty() {
+            return Vec::new();
         }
-        warnings
+        let shown: Vec<_> = self.missing.iter().take(5).map(String::as_str).collect();
+        let more = match self.missing.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        vec![format!(
+            "{}{more} stored by Git LFS: only pointers came, not the contents; send them with `git lfs push --all paas`, then \
+             push again or `berth ps:rebuild`",
+            shown.join(", ")
+        )]
     }
 }
 
@@ -251,6 +301,11 @@ impl SourceTree for GitTree {
         }
         if entry.size > READ_LIMIT {
             return Err(refuse(format!("it is larger than {} MiB", READ_LIMIT >> 20)));
+        }
+        if let Some(mut file) = self.large(&entry.id).map_err(|error| refuse(error.to_string()))? {
+            let mut bytes = Vec::new();
+            let read = std::io::Read::read_to_end(&mut file, &mut bytes);
+            return read.map(|_| Some(bytes)).map_err(|error| refuse(error.to_string()));
         }
         self.blob(&entry.id).map(Some).map_err(|error| refuse(error.message().to_owned()))
     }
