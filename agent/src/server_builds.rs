@@ -4,6 +4,7 @@
 
 use crate::build;
 use crate::images;
+use crate::images::upstream::{self, FetchError};
 use crate::life::chain;
 use crate::node::Node;
 use crate::server::{Refusal, lines};
@@ -14,6 +15,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use berth_model::api::ErrorCode;
 use berth_model::build::BuildRequest;
+use berth_model::registry::PullRequest;
+use berth_model::{ImageName, RegistryLogin};
 use futures_util::TryStreamExt;
 use serde::Deserialize;
 use std::io;
@@ -67,6 +70,49 @@ pub(crate) async fn stack(
         Ok(image) => Ok(Json(image).into_response()),
         Err(error) => Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Failed, chain(&error))),
     }
+}
+
+/// `POST /v1/images/pull`: brings an image into Berth's own registry. Answers with its place there.
+pub(crate) async fn pull(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<PullRequest>,
+) -> Result<Response, Refusal> {
+    let PullRequest { name, registries } = request;
+    let name = ImageName::parse(&name)
+        .map_err(|text| Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, text))?;
+    let scratch = node.builds.scratch().map_err(|error| failed(chain(&error)))?;
+    match upstream::pull(&node.images, &name, &registries, &scratch.0).await {
+        Ok(image) => Ok(Json(image).into_response()),
+        Err(FetchError::Own(error)) => Err(failed(chain(&error))),
+        Err(error @ FetchError::Unreachable(_)) => Err(Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            upstream::refusal(&name, &error, &registries),
+        )),
+        Err(error) => Err(failed(upstream::refusal(&name, &error, &registries))),
+    }
+}
+
+/// `POST /v1/registries/check`: whether a registry knows a login.
+pub(crate) async fn check_login(Json(login): Json<RegistryLogin>) -> Result<Response, Refusal> {
+    let Err(error) = upstream::check(&login).await else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let server = &login.server;
+    Err(failed(match error {
+        FetchError::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => format!(
+            "{server} does not know this user with this password ({error}). Many registries want an access token in place \
+             of the password"
+        ),
+        FetchError::Refused { status: StatusCode::NOT_FOUND, .. } => {
+            format!("{server} is no registry: it has no /v2/ ({error})")
+        }
+        error => format!("{server} cannot be asked: {error}"),
+    }))
+}
+
+fn failed(text: String) -> Refusal {
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Failed, text)
 }
 
 /// `POST /v1/builds`: a line of JSON says what, the rest of the body is the source tree.

@@ -66,11 +66,13 @@ impl Machine {
                 dockerfile: None,
                 submodules: Vec::new(),
                 predeploy: None,
+                image: None,
             },
             repository: "apps/hello".to_owned(),
             config: [(EnvName::parse("COLOUR").expect("valid"), "blue".to_owned())].into(),
             limits: Limits { memory_mib: Some(256), ..Limits::default() },
             timeout_secs: 60,
+            registries: Vec::new(),
         }
     }
 

@@ -72,6 +72,7 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         dockerfile: None,
         submodules: Vec::new(),
         predeploy: None,
+        image: None,
     })
 }
 

@@ -80,5 +80,6 @@ pub(crate) fn plan(
         dockerfile: Some(Dockerfile { path, text, ignore, target, procfile: procfile.0, reason }),
         submodules: Vec::new(),
         predeploy: None,
+        image: None,
     })
 }

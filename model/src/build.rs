@@ -5,6 +5,7 @@
 
 use crate::container::Limits;
 use crate::image::{Image, ImageConfig, ImageRef, Process};
+use crate::registry::RegistryLogin;
 use crate::{AppName, BuildId, EnvName, ProcessType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +34,10 @@ pub struct BuildPlan {
     /// A line for the shell that runs in the finished image; what it changes is the image's topmost layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predeploy: Option<String>,
+    /// The image to deploy as it is, as somebody named it: `run_image` is where it is. Then `layers` is empty, and `config`
+    /// and `processes` are the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// A commit of another repository as a directory of the tree (gitsubmodules(7)).
@@ -136,6 +141,9 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// Longest time for the whole build, in seconds. Default 1800.
     pub timeout_secs: u64,
+    /// Logins for the images it stands on. The agent pulls with them; no step sees them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<RegistryLogin>,
 }
 
 /// What an agent says while it builds, one JSON object a line; `Done` or `Failed` is last.

@@ -15,6 +15,7 @@ pub mod image_name;
 pub mod names;
 pub mod node;
 pub mod procfile;
+pub mod registry;
 pub mod release;
 pub mod route;
 
@@ -23,3 +24,4 @@ pub use image_name::ImageName;
 pub use names::{
     AppName, BuildId, ContainerId, EnvName, HostPattern, NameError, NodeName, ProcessType, ReleaseVersion,
 };
+pub use registry::{RegistryLogin, RegistryServer};

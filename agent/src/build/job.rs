@@ -98,15 +98,17 @@ impl Job {
             self.predeploy(&mut parts, turn, publishing).await?;
             return self.publish_unless_stopped(parts, publishing).await;
         }
+        if let Some(name) = &self.request.plan.image {
+            self.read_away(&mut input).await?;
+            let parts = self.as_it_is(name).await?;
+            return self.publish_unless_stopped(parts, publishing).await;
+        }
         let planned = self.look_up().await?;
         let layers = if planned.iter().any(|planned| planned.make) {
             let turn = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
             self.make(planned, input, turn, publishing).await?
         } else {
-            // Whoever sends the tree must not find the connection closed in the middle of it.
-            tokio::io::copy(&mut input, &mut tokio::io::sink())
-                .await
-                .map_err(|error| BuildError::Source(ImageError::disk("read", "the push")(error)))?;
+            self.read_away(&mut input).await?;
             let launch = planned.into_iter().zip(&self.request.plan.layers).filter(|(_, plan)| plan.launch);
             launch.filter_map(|(planned, _)| planned.known).collect()
         };
@@ -122,6 +124,12 @@ impl Job {
         let mut parts = Parts { layers: stack.chain(layers).collect(), config: plan.config.clone(), label };
         self.predeploy(&mut parts, turn, publishing).await?;
         self.publish_unless_stopped(parts, publishing).await
+    }
+
+    /// Whoever sends the tree must not find the connection closed in the middle of it.
+    async fn read_away(&self, input: &mut Input) -> Result<(), BuildError> {
+        let read = tokio::io::copy(input, &mut tokio::io::sink()).await;
+        read.map(drop).map_err(|error| BuildError::Source(ImageError::disk("read", "the push")(error)))
     }
 
     async fn publish_unless_stopped(

@@ -122,6 +122,13 @@ impl Context {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// A directory for what is on its way; removed with what this gives.
+    pub(crate) fn scratch(&self) -> Result<Scratch, BuildError> {
+        let dir = self.shared.builds.join(format!("pull-{}", crate::images::layers::random()));
+        fs::create_dir(&dir).map_err(BuildError::disk("make", &dir))?;
+        Ok(Scratch(dir))
+    }
+
     /// Removes what is kept for the next builds of apps that are not in `apps`, unless one of theirs runs or its first
     /// was less than an hour ago: `apps` may be older than that.
     pub async fn forget_others(&self, apps: BTreeSet<AppName>) -> Result<(), BuildError> {
@@ -148,6 +155,17 @@ impl Context {
             Ok(())
         })
         .await?
+    }
+}
+
+/// A directory that goes with this.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove a directory of downloads");
+        }
     }
 }
 

@@ -106,6 +106,7 @@ pub(super) async fn bench() -> Bench {
         dockerfile: None,
         submodules: Vec::new(),
         predeploy: None,
+        image: None,
     };
     Bench { registry, images, context, ran, data, plan }
 }
@@ -154,6 +155,7 @@ impl Bench {
             config: [(EnvName::parse("SECRET").expect("valid"), "s3cret".to_owned())].into(),
             limits: Limits::default(),
             timeout_secs: 60,
+            registries: Vec::new(),
         }
     }
 

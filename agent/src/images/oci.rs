@@ -149,6 +149,15 @@ pub(crate) fn describe(
     let invalid = |rule: String| ImageError::Invalid { image: reference.digest.clone(), rule };
     let config: Config = serde_json::from_slice(bytes)
         .map_err(|error| invalid(format!("its config is malformed: {error}")))?;
+    let other = |found: &str, own: &str| !found.is_empty() && found != own;
+    if other(&config.os, "linux") || other(&config.architecture, architecture()) {
+        return Err(invalid(format!(
+            "it is made for {}/{}, and this machine is linux/{}",
+            config.os,
+            config.architecture,
+            architecture()
+        )));
+    }
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(invalid("its config and its manifest name different numbers of layers".to_owned()));
     }

@@ -22,7 +22,7 @@ use crate::images::layers::Known;
 use crate::images::oci::Label;
 use berth_buildpacks::dockerfile::{Base, Ignore, Options, Problem, Program, Scope, State, Step};
 use berth_model::build::{BuildEvent, Dockerfile};
-use berth_model::image::{ImageConfig, Process};
+use berth_model::image::{Image, ImageConfig, Process};
 use berth_model::{EnvName, ProcessType};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -39,6 +39,8 @@ pub(super) struct Below {
     /// Bottom first.
     layers: Vec<Known>,
     config: ImageConfig,
+    /// What Berth wrote into an image that it made.
+    made: Option<Image>,
 }
 
 impl Below {
@@ -100,24 +102,54 @@ impl Job {
         for index in &program.order {
             building.stage(*index).await?;
         }
-        let Some(Below { layers, config }) = building.stages.remove(&program.target_stage()) else {
+        let Some(Below { layers, config, .. }) = building.stages.remove(&program.target_stage()) else {
             return Err(BuildError::Plan("the stage to build was not made".to_owned()));
         };
         if layers.is_empty() {
             let text = "the image has no files: FROM scratch needs at least one COPY".to_owned();
             return Err(wrong(file, Problem { line: program.stages[program.target_stage()].line, text }));
         }
-        let processes = processes(&config, &file.procfile).map_err(|text| {
+        let label = self.label(&config, &file.procfile).map_err(|text| {
             wrong(file, Problem { line: program.stages[program.target_stage()].line, text })
         })?;
+        Ok(Parts { layers, config, label })
+    }
+
+    /// What a config says of how its image runs.
+    fn label(
+        &self,
+        config: &ImageConfig,
+        procfile: &BTreeMap<ProcessType, String>,
+    ) -> Result<Label, String> {
         let tcp =
             config.exposed.iter().filter_map(|port| port.strip_suffix("/tcp").unwrap_or(port).parse().ok());
-        let label = Label {
+        Ok(Label {
             builder: self.request.plan.builder.clone(),
-            processes,
+            processes: processes(config, procfile)?,
             exposed_ports: tcp.collect(),
             healthcheck: config.healthcheck.clone(),
+        })
+    }
+
+    /// An image as it is, to run: its own command is `web`. One that Berth made keeps its process types.
+    pub(super) async fn as_it_is(&self, name: &str) -> Result<Parts, BuildError> {
+        say(&self.events, format!("Using the image {name}")).await;
+        let Below { layers, mut config, made } = self.below(&self.request.plan.run_image).await?;
+        if layers.is_empty() {
+            return Err(BuildError::Plan(format!("the image {name} has no files, so it cannot run")));
+        }
+        if let Ok(path) = EnvName::parse("PATH") {
+            config.env.entry(path).or_insert_with(|| PATH.to_owned());
+        }
+        let label = match made {
+            Some(Image { processes, exposed_ports, healthcheck, .. }) => {
+                let builder = self.request.plan.builder.clone();
+                Label { builder, processes, exposed_ports, healthcheck }
+            }
+            None => self.label(&config, &BTreeMap::new()).map_err(BuildError::Plan)?,
         };
+        let types: Vec<&str> = label.processes.keys().map(ProcessType::as_str).collect();
+        self.detail(&format!("It runs {}", types.join(", "))).await;
         Ok(Parts { layers, config, label })
     }
 

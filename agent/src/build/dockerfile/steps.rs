@@ -116,7 +116,7 @@ impl Building<'_> {
             })?;
             let path = source::fresh(&self.job.dir, "download");
             let fetching = async {
-                let https = Https::new().await?;
+                let https = Https::new(&[]).await?;
                 let reply = upstream::checked(https.get(url, HeaderMap::new()).await?).await?;
                 upstream::save(reply.body, &path, MAX_DOWNLOAD).await
             };

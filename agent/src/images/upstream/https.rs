@@ -2,11 +2,13 @@
 //!
 //! In: a URL. Out: the answer, after redirects. Proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`) and the node's
 //! trust anchors are used as every build step uses them. Who wrote the URL is a stranger: plain HTTP and the node's own
-//! addresses are refused, and credentials never follow a redirect to another host.
+//! addresses are refused but for registries that `registry:login --plain-http` named, and credentials never follow a
+//! redirect to another host.
 
 use super::{Fetch, FetchError, Reply};
 use crate::build::ca_bundle;
 use base64::Engine as _;
+use berth_model::RegistryLogin;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Uri, header};
 use http_body_util::{BodyExt, Empty};
@@ -28,10 +30,13 @@ const MAX_CONNECT_ANSWER: usize = 16 << 10;
 /// A client with the node's trust anchors.
 pub(crate) struct Https {
     connector: TlsConnector,
+    /// Hosts with their ports that are asked in the clear, wherever they are.
+    plain: Vec<String>,
 }
 
 impl Https {
-    pub(crate) async fn new() -> Result<Self, FetchError> {
+    /// `logins` say which registries speak plain HTTP.
+    pub(crate) async fn new(logins: &[RegistryLogin]) -> Result<Self, FetchError> {
         let invalid = |text: String| FetchError::Unreachable(text);
         let bundle = ca_bundle().await.unwrap_or_default();
         let mut roots = rustls::RootCertStore::empty();
@@ -44,20 +49,34 @@ impl Https {
             .with_safe_default_protocol_versions()
             .map_err(|error| invalid(format!("TLS cannot be set up: {error}")))?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+        let plain = logins.iter().filter(|login| login.plain_http);
+        let plain = plain.map(|login| login.server.as_str().to_owned()).collect();
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), plain })
+    }
+
+    /// Whether this host is asked in the clear.
+    fn is_plain(&self, url: &Uri) -> bool {
+        let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        self.plain.iter().any(|plain| plain.eq_ignore_ascii_case(authority))
     }
 
     async fn once(&self, url: &Uri, headers: &HeaderMap) -> Result<Reply, FetchError> {
         let host = url.host().unwrap_or_default().to_owned();
-        let port = url.port_u16().unwrap_or(443);
+        let is_plain = url.scheme_str() == Some("http");
+        let port = url.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             FetchError::Unreachable(format!("{what} {host}:{port}: {error}"))
         };
         let connecting = async {
+            if is_plain {
+                let stream = connect_in_the_clear(&host, port).await?;
+                return Ok::<_, FetchError>(Box::new(stream) as Box<dyn Wire>);
+            }
             let stream = connect(&host, port).await?;
             let bare = host.trim_matches(['[', ']']).to_owned();
             let name = ServerName::try_from(bare).map_err(|error| failed("cannot name", &error))?;
-            self.connector.connect(name, stream).await.map_err(|error| failed("no TLS with", &error))
+            let stream = self.connector.connect(name, stream).await;
+            Ok(Box::new(stream.map_err(|error| failed("no TLS with", &error))?) as Box<dyn Wire>)
         };
         let stream = tokio::time::timeout(CONNECTS_WITHIN, connecting)
             .await
@@ -86,6 +105,10 @@ impl Https {
     }
 }
 
+/// A connection, through TLS or not.
+trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Wire for T {}
+
 impl Fetch for Https {
     fn get<'a>(&'a self, url: &'a str, headers: HeaderMap) -> BoxFuture<'a, Result<Reply, FetchError>> {
         Box::pin(async move {
@@ -93,7 +116,12 @@ impl Fetch for Https {
             let mut url: Uri = url.parse().map_err(|error| invalid(format!("{url:?} is no URL: {error}")))?;
             let mut headers = headers;
             for _ in 0..MAX_REDIRECTS {
-                if url.scheme_str() != Some("https") || url.host().is_none() {
+                let may = match url.scheme_str() {
+                    Some("https") => url.host().is_some(),
+                    Some("http") => self.is_plain(&url),
+                    _ => false,
+                };
+                if !may {
                     return Err(invalid(format!("{url} is not https://, and nothing else is fetched")));
                 }
                 let reply = self.once(&url, &headers).await?;
@@ -104,14 +132,14 @@ impl Fetch for Https {
                 let place = place.ok_or_else(|| invalid(format!("{url} leads on without saying where")))?;
                 let next = if place.starts_with('/') {
                     let authority = url.authority().map_or("", http::uri::Authority::as_str);
-                    format!("https://{authority}{place}")
+                    format!("{}://{authority}{place}", url.scheme_str().unwrap_or("https"))
                 } else {
                     place.to_owned()
                 };
                 let next: Uri = next
                     .parse()
                     .map_err(|_| invalid(format!("{url} leads to {place:?}, which is no URL")))?;
-                if next.authority() != url.authority() {
+                if next.authority() != url.authority() || next.scheme() != url.scheme() {
                     headers.remove(header::AUTHORIZATION);
                 }
                 url = next;
@@ -148,6 +176,28 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, FetchError> {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = failed(format!("cannot connect to {host}:{port}"), &error),
+        }
+    }
+    Err(last)
+}
+
+/// A connection to a registry that was named for it, on this node or elsewhere; never to what only a node may ask.
+async fn connect_in_the_clear(host: &str, port: u16) -> Result<TcpStream, FetchError> {
+    let bare = host.trim_matches(['[', ']']);
+    let addresses = tokio::net::lookup_host((bare, port)).await;
+    let addresses =
+        addresses.map_err(|error| FetchError::Unreachable(format!("cannot find {host}: {error}")))?;
+    let mut last = FetchError::Unreachable(format!("{host} has no address that may be used"));
+    for address in addresses {
+        let ip = address.ip().to_canonical();
+        if is_own(&ip.to_string()) && !ip.is_loopback() {
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                last = FetchError::Unreachable(format!("cannot connect to {host}:{port}: {error}"));
+            }
         }
     }
     Err(last)

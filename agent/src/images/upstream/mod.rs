@@ -1,11 +1,14 @@
-//! Images from other registries (OCI distribution-spec 1.1, Docker's token authentication), anonymously.
+//! Images from other registries (OCI distribution-spec 1.1, Docker's token authentication, RFC 7617 Basic), anonymously
+//! or with a login.
 //!
-//! In: an image's name. Out: the same image in Berth's own registry, under `mirror/`, byte for byte: every manifest,
+//! In: an image's name, a login. Out: the same image in Berth's own registry, under `mirror/`, byte for byte: every manifest,
 //! config and layer is verified by its digest before it is taken.
 
 mod https;
+mod pull;
 
 pub(crate) use https::Https;
+pub(crate) use pull::{check, pull, refusal};
 
 use super::decode::MAX_COMPRESSED;
 use super::error::ImageError;
@@ -13,7 +16,7 @@ use super::oci::{self, ACCEPTED, Manifest};
 use super::pack::TemporaryFile;
 use super::remote::Remote;
 use berth_model::image::ImageRef;
-use berth_model::{Digest, ImageName};
+use berth_model::{Digest, ImageName, RegistryLogin};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -72,6 +75,7 @@ pub(crate) trait Fetch: Send + Sync {
 pub(crate) struct Upstream<'a, F: ?Sized> {
     fetch: &'a F,
     name: &'a ImageName,
+    login: Option<&'a RegistryLogin>,
     base: String,
     token: Option<HeaderValue>,
 }
@@ -103,9 +107,18 @@ struct Token {
 }
 
 impl<'a, F: Fetch + ?Sized> Upstream<'a, F> {
-    pub(crate) fn new(fetch: &'a F, name: &'a ImageName) -> Self {
+    /// Of `logins`, the one for this registry is used.
+    pub(crate) fn new(fetch: &'a F, name: &'a ImageName, logins: &'a [RegistryLogin]) -> Self {
+        let login = logins.iter().find(|login| login.server.as_str() == name.registry);
         let host = if name.registry == "docker.io" { "registry-1.docker.io" } else { &name.registry };
-        Self { fetch, name, base: format!("https://{host}/v2/{}", name.repository), token: None }
+        let scheme = if login.is_some_and(|login| login.plain_http) { "http" } else { "https" };
+        let base = format!("{scheme}://{host}/v2");
+        Self { fetch, name, login: login.filter(|login| !login.user.is_empty()), base, token: None }
+    }
+
+    /// Whether the registry knows the login: `GET /v2/` is for that (distribution-spec end-1).
+    pub(crate) async fn check(mut self) -> Result<(), FetchError> {
+        self.get("/", "*/*").await.map(drop)
     }
 
     /// Brings the image into `own`, unless it is there as it is now. `scratch` is a directory for downloads.
@@ -195,26 +208,53 @@ impl<'a, F: Fetch + ?Sized> Upstream<'a, F> {
         }
     }
 
-    /// One request, and once more with a token if the registry asks for one.
+    /// One request below the repository, and once more with what the registry asks for.
     async fn get(&mut self, path: &str, accept: &str) -> Result<Reply, FetchError> {
-        let url = format!("{}/{path}", self.base);
+        let url = match path {
+            "/" => format!("{}/", self.base),
+            path => format!("{}/{}/{path}", self.base, self.name.repository),
+        };
         let reply = self.fetch.get(&url, self.headers(accept)?).await?;
-        if reply.status != StatusCode::UNAUTHORIZED || self.token.is_some() {
+        if reply.status != StatusCode::UNAUTHORIZED {
             return checked(reply).await;
         }
-        let challenge = reply.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let Some(token_url) = challenge.and_then(|text| token_url(text, &self.name.repository)) else {
+        // A token that was good at first may have expired in a long pull: then there is a new one.
+        let shown = self.token.take();
+        let Some(value) = self.authorization(&reply.headers, path == "/").await? else {
             return checked(reply).await;
         };
-        let reply = checked(self.fetch.get(&token_url, HeaderMap::new()).await?).await?;
-        let token: Token = serde_json::from_slice(&collect(reply.body).await?)
-            .map_err(|error| FetchError::Invalid(format!("its token is malformed: {error}")))?;
-        let token = token.token.or(token.access_token).unwrap_or_default();
-        let value = HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut value = value.map_err(|_| FetchError::Invalid("its token is malformed".to_owned()))?;
-        value.set_sensitive(true);
+        if shown.is_some_and(|shown| shown == value) {
+            return checked(reply).await;
+        }
         self.token = Some(value);
         checked(self.fetch.get(&url, self.headers(accept)?).await?).await
+    }
+
+    /// What to show after a 401, by its challenges (RFC 9110 §11.6.1): a token from where they say (Docker's token
+    /// authentication), or the login itself. `None` if there is nothing to show.
+    async fn authorization(
+        &self,
+        headers: &HeaderMap,
+        only_base: bool,
+    ) -> Result<Option<HeaderValue>, FetchError> {
+        let scope = if only_base { "" } else { &self.name.repository };
+        let challenges = || headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        if let Some(mut url) = challenges().find_map(|text| token_url(text, scope)) {
+            let mut headers = HeaderMap::new();
+            if let Some(login) = self.login {
+                headers.insert(header::AUTHORIZATION, basic(login)?);
+                url.push_str(&format!("&account={}", quoted(&login.user)));
+            }
+            let reply = checked(self.fetch.get(&url, headers).await?).await?;
+            let token: Token = serde_json::from_slice(&collect(reply.body).await?)
+                .map_err(|error| FetchError::Invalid(format!("its token is malformed: {error}")))?;
+            let token = token.token.or(token.access_token).unwrap_or_default();
+            return secret(&format!("Bearer {token}"), "its token is malformed").map(Some);
+        }
+        let wants_basic = challenges().any(|text| {
+            text.split([' ', ',']).next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
+        });
+        self.login.filter(|_| wants_basic).map(basic).transpose()
     }
 
     fn headers(&self, accept: &str) -> Result<HeaderMap, FetchError> {
@@ -226,6 +266,20 @@ impl<'a, F: Fetch + ?Sized> Upstream<'a, F> {
         }
         Ok(headers)
     }
+}
+
+/// A header that is shown to nobody else.
+fn secret(text: &str, wrong: &str) -> Result<HeaderValue, FetchError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| FetchError::Invalid(wrong.to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn basic(login: &RegistryLogin) -> Result<HeaderValue, FetchError> {
+    use base64::Engine as _;
+    let words = format!("{}:{}", login.user, login.password);
+    let words = base64::engine::general_purpose::STANDARD.encode(words);
+    secret(&format!("Basic {words}"), "the login cannot be sent")
 }
 
 /// The answer if it is a good one.
@@ -282,7 +336,8 @@ pub(crate) async fn save(
     Ok((Digest::from_hash(hash.finalize().into()), size))
 }
 
-/// Where `Bearer realm="…",service="…",scope="…"` says that tokens are; https only, which [`Fetch`] sees to.
+/// Where `Bearer realm="…",service="…",scope="…"` says that tokens are; https only, which [`Fetch`] sees to. Without a
+/// repository no scope is asked for, but what the registry says by itself.
 fn token_url(challenge: &str, repository: &str) -> Option<String> {
     let (scheme, rest) = challenge.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -292,8 +347,11 @@ fn token_url(challenge: &str, repository: &str) -> Option<String> {
         let at = rest.find(&format!("{name}=\""))? + name.len() + 2;
         rest[at..].split('"').next()
     };
-    let realm = field("realm")?;
-    let default = format!("repository:{repository}:pull");
+    let realm = field("realm").filter(|realm| realm.contains("://"))?;
+    let default = match repository {
+        "" => String::new(),
+        repository => format!("repository:{repository}:pull"),
+    };
     let mut url = format!(
         "{realm}{}scope={}",
         if realm.contains('?') { '&' } else { '?' },

@@ -91,12 +91,12 @@ async fn an_image_is_mirrored_once_and_verified() {
     let (fake, digest) = debian();
     let name = ImageName::parse("debian:bookworm").expect("valid");
     let mirrored =
-        Upstream::new(&fake, &name).mirror(images.remote(), data.path()).await.expect("all is good");
+        Upstream::new(&fake, &name, &[]).mirror(images.remote(), data.path()).await.expect("all is good");
     assert_eq!(mirrored, ImageRef { repository: "mirror/docker.io/library/debian".to_owned(), digest });
     let ready = images.ensure(&mirrored).await.expect("it is whole");
     assert_eq!(std::fs::read_to_string(ready.lowers[0].join("etc/os")).expect("there"), "debian");
     fake.asked.lock().expect("no panics").clear();
-    Upstream::new(&fake, &name).mirror(images.remote(), data.path()).await.expect("all is good");
+    Upstream::new(&fake, &name, &[]).mirror(images.remote(), data.path()).await.expect("all is good");
     let asked = fake.asked.lock().expect("no panics").join("\n");
     assert!(!asked.contains("/blobs/"), "only its manifests are looked at again: {asked}");
 }
@@ -113,13 +113,13 @@ async fn what_is_forged_missing_or_away_is_told_apart() {
             bytes.push(b' ');
         }
     }
-    let forged = Upstream::new(&fake, &name).mirror(images.remote(), data.path()).await;
+    let forged = Upstream::new(&fake, &name, &[]).mirror(images.remote(), data.path()).await;
     assert!(matches!(forged, Err(FetchError::Invalid(text)) if text.contains("refused")));
     assert!(!registry.has("mirror/docker.io/library/debian", "manifests", &digest));
     let other = ImageName::parse("debian:nowhere").expect("valid");
-    let missing = Upstream::new(&fake, &other).mirror(images.remote(), data.path()).await;
+    let missing = Upstream::new(&fake, &other, &[]).mirror(images.remote(), data.path()).await;
     assert!(matches!(missing, Err(FetchError::Refused { status: StatusCode::NOT_FOUND, .. })));
     fake.down = true;
-    let away = Upstream::new(&fake, &name).mirror(images.remote(), data.path()).await;
+    let away = Upstream::new(&fake, &name, &[]).mirror(images.remote(), data.path()).await;
     assert!(matches!(away, Err(FetchError::Unreachable(_))));
 }
