@@ -78,8 +78,8 @@ pub(crate) async fn pull(
     Json(request): Json<PullRequest>,
 ) -> Result<Response, Refusal> {
     let PullRequest { name, registries } = request;
-    let name = ImageName::parse(&name)
-        .map_err(|text| Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, text))?;
+    let name =
+        ImageName::parse(&name).map_err(|text| Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, text))?;
     let scratch = node.builds.scratch().map_err(|error| failed(chain(&error)))?;
     match upstream::pull(&node.images, &name, &registries, &scratch.0).await {
         Ok(image) => Ok(Json(image).into_response()),

@@ -151,6 +151,11 @@ impl Context {
         serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))
     }
 
+    /// What `--app` says.
+    pub(crate) fn named_app(&self) -> Option<&str> {
+        self.app.as_deref()
+    }
+
     /// The app, and the arguments beside it: `--app`, else the first argument, else what a git remote names.
     ///
     /// In a working tree with a remote, `ps:restart web` means its app and `ps:restart other` the other one: an

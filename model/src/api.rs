@@ -4,6 +4,7 @@
 //! `failed`. Everything else answers JSON; errors are [`ApiError`].
 
 use crate::container::{ContainerStatus, Limits, Mount};
+use crate::registry::RegistryServer;
 use crate::release::Formation;
 use crate::{AppName, BuildId, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,56 @@ pub struct Cleaned {
     pub blobs: u64,
     /// Bytes of those.
     pub bytes: u64,
+}
+
+/// `POST /v1/apps/{app}/image`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSource {
+    /// As `docker pull` takes it: `nginx:1.27`, `ghcr.io/owner/image@sha256:…`. `apps/other` is what another app runs,
+    /// `apps/other:v3` its third release, `berth.internal/REPOSITORY:TAG` any image of Berth's own registry.
+    pub image: String,
+    /// Whose name the commit gets.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whose address the commit gets.
+    #[serde(default)]
+    pub email: Option<String>,
+}
+
+/// `POST /v1/registries`: a login of another registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutRegistry {
+    /// For this app only; else for all.
+    #[serde(default)]
+    pub app: Option<AppName>,
+    /// Host and perhaps port: `ghcr.io`, `docker.io`.
+    pub server: RegistryServer,
+    /// Who; empty if nobody needs to log in there.
+    #[serde(default)]
+    pub user: String,
+    /// A password or token.
+    #[serde(default)]
+    pub password: String,
+    /// It speaks plain HTTP, and may be on this machine.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// `GET /v1/registries`: a login, without its password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RegistryInfo {
+    /// Whose; `None` is for all apps.
+    #[serde(default)]
+    pub app: Option<AppName>,
+    /// Which registry.
+    pub server: RegistryServer,
+    /// Who logs in.
+    pub user: String,
+    /// It speaks plain HTTP.
+    #[serde(default)]
+    pub plain_http: bool,
 }
 
 /// `POST /v1/apps/{app}/sync`.

@@ -29,7 +29,8 @@ impl RegistryServer {
         if hub.contains(&host.as_str()) {
             return Ok(Self("docker.io".to_owned()));
         }
-        let (name, port) = host.split_once(':').map_or((host.as_str(), None), |(name, port)| (name, Some(port)));
+        let (name, port) =
+            host.split_once(':').map_or((host.as_str(), None), |(name, port)| (name, Some(port)));
         let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
         let good = !name.is_empty()
             && host.len() <= 100

@@ -27,7 +27,7 @@ fn python(berth: &Berth) -> Result<()> {
 
 const SERVE: &str = "#!/bin/sh\nset -e\nexec perl /srv/server.pl\n";
 /// Answers with a file and what it knows of itself.
-const SERVER: &str = r#"use strict; use warnings; use Socket;
+pub(crate) const SERVER: &str = r#"use strict; use warnings; use Socket;
 socket(my $s, PF_INET, SOCK_STREAM, getprotobyname('tcp')) or die; setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1);
 bind($s, sockaddr_in($ENV{PORT}, INADDR_ANY)) or die; listen($s, 16) or die;
 while (accept(my $c, $s)) {

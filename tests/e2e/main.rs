@@ -11,6 +11,7 @@ mod commands;
 mod deploys;
 mod dockerfile;
 mod faults;
+mod images;
 mod isolation;
 mod push;
 mod samples;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
                     commands::SCENARIOS,
                     deploys::SCENARIOS,
                     dockerfile::SCENARIOS,
+                    images::SCENARIOS,
                 ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));

@@ -1,13 +1,13 @@
 //! `git:*`: which branch deploys, and deploys of what is not pushed.
 //!
-//! In: a property and its value; an archive; another repository's address. Out: a patch, a report, a deploy.
+//! In: a property and its value; an archive; an image's name; another repository's address. Out: a patch, a report, a deploy.
 
 use super::not_here;
 use crate::args::{command, option, report, switch};
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::report::Report;
-use berth_model::api::{AppInfo, PatchApp, SyncDeploys, SyncSource};
+use berth_model::api::{AppInfo, ImageSource, PatchApp, SyncDeploys, SyncSource};
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -37,6 +37,16 @@ pub(super) fn commands() -> Vec<Command> {
         )
         .arg(option("archive-type", "TYPE", "tar, tar.gz or zip; found out by itself")),
         command(
+            "git:from-image",
+            "Deploy an image; the same image again changes nothing",
+            "[<app>] IMAGE[:TAG|@DIGEST] [NAME EMAIL]",
+            &[
+                "git:from-image hello nginx:1.27",
+                "git:from-image hello ghcr.io/owner/hello@sha256:DIGEST",
+                "git:from-image production apps/staging",
+            ],
+        ),
+        command(
             "git:sync",
             "Fetch another repository's branch, tag or commit",
             "[<app>] URL [REF]",
@@ -52,6 +62,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "git:report" => show(context, matches).await,
         "git:set" => set(context, matches).await,
         "git:from-archive" => from_archive(context, matches).await,
+        "git:from-image" => from_image(context, matches).await,
         "git:sync" => sync(context, matches).await,
         _ => Err(not_here(name)),
     }
@@ -121,6 +132,22 @@ async fn from_archive(context: &Context, matches: &ArgMatches) -> Result<()> {
         return context.act_on(&path, tokio::io::empty()).await;
     }
     context.act_on(&path, context.input(source).await?).await
+}
+
+async fn from_image(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let body = match &rest[..] {
+        [image] => ImageSource { image: image.clone(), name: None, email: None },
+        [image, name, email] => {
+            ImageSource { image: image.clone(), name: Some(name.clone()), email: Some(email.clone()) }
+        }
+        _ => {
+            return Err(CliError::Misuse(
+                "write: git:from-image <app> IMAGE[:TAG|@DIGEST] [NAME EMAIL]".into(),
+            ));
+        }
+    };
+    context.act(Method::POST, &format!("/v1/apps/{app}/image"), Some(&body)).await
 }
 
 async fn sync(context: &Context, matches: &ArgMatches) -> Result<()> {

@@ -17,6 +17,7 @@ mod logs;
 mod nodes;
 mod ports;
 mod ps;
+mod registry;
 mod releases;
 mod resource;
 mod run;
@@ -57,6 +58,7 @@ pub(crate) fn families() -> Vec<Family> {
         family("git", "Which branch deploys", git::commands()),
         family("builds", "What was built when, and what it said", builds::commands()),
         family("builder", "Which builder is used, and where in the repository", builder::commands()),
+        family("registry", "Logins of other registries", registry::commands()),
         family("builder-dockerfile", "Which Dockerfile is built", builder_dockerfile::commands()),
         family("storage", "Directories that outlive containers", storage::commands()),
         family("resource", "Limits of memory and CPU", resource::commands()),
@@ -85,6 +87,7 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "git" => git::run(context, name, matches).await,
         "builds" => builds::run(context, name, matches).await,
         "builder" => builder::run(context, name, matches).await,
+        "registry" => registry::run(context, name, matches).await,
         "builder-dockerfile" => builder_dockerfile::run(context, name, matches).await,
         "storage" => storage::run(context, name, matches).await,
         "resource" => resource::run(context, name, matches).await,

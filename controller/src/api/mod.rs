@@ -11,6 +11,7 @@ mod caller;
 mod extract;
 mod oneoff;
 mod processes;
+mod registries;
 mod report;
 pub mod serve;
 mod settings;
@@ -53,6 +54,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(processes::router())
         .merge(sources::router())
         .merge(builds::router())
+        .merge(registries::router())
         .merge(streams::router())
         .merge(access::router())
         .split_for_parts();

@@ -1,23 +1,28 @@
-//! Code that is not pushed: archives, other repositories, the same code once more.
+//! What is not pushed: archives, images, other repositories, the same code once more.
 
 use super::answer::{Refusal, progress};
 use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use crate::errors::invalid;
+use crate::git::from_image;
 use crate::git::import::{self, Archive, Kind, Order};
 use crate::platform::Platform;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use berth_model::AppName;
-use berth_model::api::{Progress, SyncSource};
+use berth_model::api::{ImageSource, Progress, SyncSource};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn router() -> OpenApiRouter<Platform> {
-    OpenApiRouter::new().routes(routes!(archive)).routes(routes!(sync)).routes(routes!(rebuild))
+    OpenApiRouter::new()
+        .routes(routes!(archive))
+        .routes(routes!(image))
+        .routes(routes!(sync))
+        .routes(routes!(rebuild))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,11 +57,7 @@ async fn archive(
             invalid(format!("{shown:?} is no kind of archive: use tar, tar.gz or zip"))
         })?),
     };
-    let author = match (query.name, query.email) {
-        (None, None) => None,
-        (Some(name), Some(email)) => Some(person(name, email)?),
-        _ => return Err(invalid("a name and an address of the author go together").into()),
-    };
+    let author = author(query.name, query.email)?;
     let archive = match query.url {
         Some(url) => Archive::web(url)?,
         None => Archive::Here(import::spool(&platform, request.into_body().into_data_stream()).await?),
@@ -65,6 +66,31 @@ async fn archive(
     Ok(progress(move |lines| async move {
         import::from_archive(&platform, platform.pushes(), &order, archive, kind, author, &lines).await
     }))
+}
+
+/// Deploys an image as it is. The same image again changes nothing.
+#[utoipa::path(post, path = "/v1/apps/{app}/image", tag = "apps", params(("app" = AppName, Path)),
+    request_body = ImageSource, responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
+async fn image(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path(app): Path<AppName>,
+    Json(ImageSource { image, name, email }): Json<ImageSource>,
+) -> Result<Response, Refusal> {
+    platform.existing_app(&app).await?;
+    let author = author(name, email)?;
+    let order = Order { app, by };
+    Ok(progress(move |lines| async move {
+        from_image::from_image(&platform, platform.pushes(), &order, &image, author, &lines).await
+    }))
+}
+
+fn author(name: Option<String>, email: Option<String>) -> Result<Option<(String, String)>, Refusal> {
+    match (name, email) {
+        (None, None) => Ok(None),
+        (Some(name), Some(email)) => person(name, email).map(Some),
+        _ => Err(invalid("a name and an address of the author go together").into()),
+    }
 }
 
 /// As git takes them (git-commit-tree(1)).

@@ -3,6 +3,7 @@
 //! In: a [`Source`]. Out: the image with what the tree says of its processes, or a reason for its developer. The tree is read
 //! and planned here; all work happens in containers on a node. Dropping a build ends it there too.
 
+pub(crate) mod from_image;
 pub(crate) mod history;
 mod log;
 mod stack;
@@ -77,6 +78,11 @@ pub async fn build(
     source: Source,
     progress: &ProgressSender,
 ) -> Result<Built, ApiError> {
+    let (tree, pin) = from_image::read(source.clone()).await?;
+    if let Some(pin) = pin {
+        return from_image::build(platform, app, tree, pin, progress).await;
+    }
+    drop(tree);
     let run_image = stack::resolve(platform, "debian-12-run").await?;
     let build_image = stack::resolve(platform, "debian-12-build").await?;
     let settings = |of: App, config| {
@@ -131,6 +137,7 @@ pub async fn build(
         config,
         limits,
         timeout_secs,
+        registries: platform.registry_logins(app).await?,
     };
     let image = upload::run(platform, request, draft.tree, progress).await?;
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;

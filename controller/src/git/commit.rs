@@ -314,7 +314,25 @@ pub(crate) fn commit_archive(
     let mut list: Vec<(&str, Node)> = nodes.iter().map(|(path, node)| (&path[top..], *node)).collect();
     // As git sorts: what is below a directory comes right after it, whatever else begins with its name.
     list.sort_by(|(a, _), (b, _)| a.split('/').cmp(b.split('/')));
-    let tree = repository.find_tree(write_tree(&repository, &list, 0)?)?;
+    let tree = write_tree(&repository, &list, 0)?;
+    commit_tree(&repository, tree, by)
+}
+
+/// The same with one file whose text is known.
+pub(crate) fn commit_file(
+    repository: &Path,
+    path: &str,
+    text: &str,
+    by: &Authorship,
+) -> Result<Option<String>, CommitError> {
+    let repository = Repository::open_bare(repository)?;
+    let node = Node { id: repository.blob(text.as_bytes())?, mode: FileMode::Blob };
+    let tree = write_tree(&repository, &[(path, node)], 0)?;
+    commit_tree(&repository, tree, by)
+}
+
+fn commit_tree(repository: &Repository, tree: Oid, by: &Authorship) -> Result<Option<String>, CommitError> {
+    let tree = repository.find_tree(tree)?;
     let parent = match &by.parent {
         None => None,
         Some(id) => Some(repository.find_commit(Oid::from_str(id)?)?),

@@ -5,6 +5,7 @@
 
 pub(crate) use super::commit::Kind;
 use super::commit::{self, Authorship, CommitError};
+use super::from_image;
 use super::push::{self, Pushes, deploy_commit};
 use super::repository;
 use super::tree::Source;
@@ -123,14 +124,14 @@ impl Archive {
 }
 
 /// The deploy branch, what it holds now, and the repository.
-struct Branch {
+pub(super) struct Branch {
     name: String,
     is_new: bool,
-    before: Option<String>,
-    repository: PathBuf,
+    pub(super) before: Option<String>,
+    pub(super) repository: PathBuf,
 }
 
-async fn branch(platform: &Platform, app: &AppName) -> Result<Branch, ApiError> {
+pub(super) async fn branch(platform: &Platform, app: &AppName) -> Result<Branch, ApiError> {
     push::open(platform, app).await?;
     let chosen = platform.existing_app(app).await?.deploy_branch;
     let repository = platform.options().repository_dir(app);
@@ -230,7 +231,8 @@ pub(crate) async fn sync(
     }
 }
 
-/// Builds the deploy branch as it is once more, and deploys it.
+/// Builds the deploy branch as it is once more, and deploys it. An app that is an image gets what the image's name means
+/// now.
 pub(crate) async fn rebuild(
     platform: &Platform,
     pushes: &Pushes,
@@ -241,10 +243,12 @@ pub(crate) async fn rebuild(
     let branch = branch(platform, &order.app).await?;
     let commit = branch.before.clone();
     let commit = commit.ok_or_else(|| invalid(format!("{} has no code yet: git push first", order.app)))?;
+    let newer = from_image::refreshed(platform, order, &branch, &commit, progress).await?;
+    let commit = newer.unwrap_or(commit);
     deploy(platform, order, &branch, commit, progress).await
 }
 
-async fn deploy(
+pub(super) async fn deploy(
     platform: &Platform,
     order: &Order,
     branch: &Branch,

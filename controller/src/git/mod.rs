@@ -3,10 +3,11 @@
 //! In: connections of people with a key or token. Out: `git receive-pack` and `git upload-pack` on bare repositories that
 //! only Berth configures, and the platform's own commands over SSH. The build happens inside the push: git's pre-receive
 //! hook asks the controller ([`hook`]), whose answer is the push's output and its verdict. What comes as an archive or lies
-//! in another repository becomes a commit first ([`import`]).
+//! in another repository becomes a commit first ([`import`]), and so does an image ([`from_image`]).
 
 pub mod archive;
 mod commit;
+pub(crate) mod from_image;
 pub mod hook;
 pub mod http;
 pub(crate) mod import;

@@ -148,6 +148,7 @@ impl Platform {
             Write::Delete(key(name)),
             Write::DeletePrefix(super::releases::prefix(name)),
             Write::DeletePrefix(super::config::app_prefix(name)),
+            Write::DeletePrefix(super::registries::app_prefix(name)),
             Write::Delete(format!("deploys/{name}")),
             Write::Delete(crate::build::known_key(name)),
             Write::DeletePrefix(crate::build::history::app_prefix(name)),
@@ -205,6 +206,7 @@ impl Platform {
             for (name, value) in self.app_config(from).await? {
                 then.push(self.config_write(&super::config::app_key(to, &name), &value)?);
             }
+            then.extend(self.moved_logins(from, to).await?);
             if self.txn(compare, then).await?.is_some() {
                 break renamed;
             }

@@ -4,8 +4,9 @@
 //! `ApiError`, so `?` does it). Decides nothing about containers; whoever does, watches and is woken by every change.
 //!
 //! Keys of the store: `apps/<app>`, `releases/<app>/<10 digits>`, `config/app/<app>/<NAME>` and `config/global/<NAME>`
-//! (sealed), `domains/global`, `domains/guard`, `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`. Other modules
-//! keep theirs under prefixes of their own, such as `deploys/<app>` and `builds/<app>/<build>`.
+//! (sealed), `registries/app/<app>/<server>` and `registries/global/<server>` (sealed), `domains/global`,
+//! `domains/guard`, `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`. Other modules keep theirs under prefixes of
+//! their own, such as `deploys/<app>` and `builds/<app>/<build>`.
 
 mod access;
 mod apps;
@@ -13,6 +14,7 @@ mod config;
 mod domains;
 mod error;
 mod operations;
+mod registries;
 mod releases;
 mod settings;
 

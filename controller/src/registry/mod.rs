@@ -7,6 +7,7 @@
 mod collect;
 mod durable;
 mod error;
+mod give;
 mod http;
 mod manifest;
 mod name;

@@ -145,7 +145,7 @@ pub(super) enum Reference {
 }
 
 impl Reference {
-    fn parse(text: &str) -> Result<Self, RegistryError> {
+    pub(super) fn parse(text: &str) -> Result<Self, RegistryError> {
         if text.contains(':') {
             return BlobDigest::parse(text).map(Self::Digest);
         }

@@ -29,7 +29,9 @@ impl Job {
         let described = self.images().describe(image).await?;
         // In images of ours every layer has the name that the OCI gives its kind; the bytes are the same.
         let known = |mut layer: Layer| {
-            if let Some(kind) = layer.blob.media_type.strip_prefix("application/vnd.docker.image.rootfs.diff.tar") {
+            if let Some(kind) =
+                layer.blob.media_type.strip_prefix("application/vnd.docker.image.rootfs.diff.tar")
+            {
                 let kind = match kind {
                     ".gzip" => "application/vnd.oci.image.layer.v1.tar+gzip",
                     ".zstd" => "application/vnd.oci.image.layer.v1.tar+zstd",

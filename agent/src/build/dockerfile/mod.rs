@@ -116,11 +116,7 @@ impl Job {
     }
 
     /// What a config says of how its image runs.
-    fn label(
-        &self,
-        config: &ImageConfig,
-        procfile: &BTreeMap<ProcessType, String>,
-    ) -> Result<Label, String> {
+    fn label(&self, config: &ImageConfig, procfile: &BTreeMap<ProcessType, String>) -> Result<Label, String> {
         let tcp =
             config.exposed.iter().filter_map(|port| port.strip_suffix("/tcp").unwrap_or(port).parse().ok());
         Ok(Label {

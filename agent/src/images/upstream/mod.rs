@@ -150,8 +150,14 @@ impl<'a, F: Fetch + ?Sized> Upstream<'a, F> {
         }
         // The tag too: it keeps the image, and is what is used when this registry cannot be reached.
         let kind = manifest.media_type.clone().unwrap_or_else(|| oci::MANIFEST_TYPE.to_owned());
-        if own.tag(&repository, &self.name.tag).await?.as_ref() != Some(&image.digest) {
-            own.put_manifest_as(&repository, &self.name.tag, &kind, bytes.to_vec()).await?;
+        // An image that was asked for by its digest says nothing about what a tag means.
+        let tag = self
+            .name
+            .digest
+            .as_ref()
+            .map_or(self.name.tag.clone(), |digest| format!("sha256-{}", digest.hex()));
+        if own.tag(&repository, &tag).await?.as_ref() != Some(&image.digest) {
+            own.put_manifest_as(&repository, &tag, &kind, bytes.to_vec()).await?;
         }
         Ok(image)
     }
@@ -238,7 +244,8 @@ impl<'a, F: Fetch + ?Sized> Upstream<'a, F> {
         only_base: bool,
     ) -> Result<Option<HeaderValue>, FetchError> {
         let scope = if only_base { "" } else { &self.name.repository };
-        let challenges = || headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenges =
+            || headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         if let Some(mut url) = challenges().find_map(|text| token_url(text, scope)) {
             let mut headers = HeaderMap::new();
             if let Some(login) = self.login {

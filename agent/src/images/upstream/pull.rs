@@ -54,10 +54,15 @@ pub(crate) fn refusal(name: &ImageName, error: &FetchError, logins: &[RegistryLo
     let login = logins.iter().find(|login| login.server.as_str() == registry && !login.user.is_empty());
     let said = format!("the image {name} cannot be had from {registry}: {error}");
     match (error, login) {
-        (FetchError::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }, None) => format!(
-            "{said}. Either there is no such image, or it needs a login: berth registry:login {registry} USER --password-stdin"
-        ),
-        (FetchError::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }, Some(login)) => {
+        (FetchError::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }, None) => {
+            format!(
+                "{said}. Either there is no such image, or it needs a login: berth registry:login {registry} USER --password-stdin"
+            )
+        }
+        (
+            FetchError::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. },
+            Some(login),
+        ) => {
             format!(
                 "{said}. There is no such image, or the login of {} may not pull it; with another one: berth registry:login \
                  {registry} USER --password-stdin",
@@ -67,7 +72,9 @@ pub(crate) fn refusal(name: &ImageName, error: &FetchError, logins: &[RegistryLo
         (FetchError::Refused { status: StatusCode::NOT_FOUND, .. }, _) => {
             format!("{said}. Check its name and tag")
         }
-        (FetchError::Invalid(text), _) if text.contains("is not https://") || text.contains("is the node itself") => {
+        (FetchError::Invalid(text), _)
+            if text.contains("is not https://") || text.contains("is the node itself") =>
+        {
             format!(
                 "{said}. A registry on this machine, or without TLS, must be allowed first: berth registry:login \
                  --plain-http {registry}"
