@@ -79,6 +79,13 @@ impl Context {
         self.finish(&client, answer)
     }
 
+    /// Bytes as they come.
+    pub(crate) async fn download(&self, path: &str) -> Result<Download> {
+        let client = self.client(&Method::GET, path)?;
+        let answer = client.call(Method::GET, path, None::<&()>).await;
+        Ok(Download { body: self.finish(&client, answer)?.into_body() })
+    }
+
     /// JSON lines.
     pub(crate) async fn lines(&self, path: &str) -> Result<LineReader> {
         let client = self.client(&Method::GET, path)?;
@@ -287,6 +294,24 @@ impl Operation {
             }
         }
         Err(broke_off().into())
+    }
+}
+
+/// The bytes of an answer.
+pub(crate) struct Download {
+    body: hyper::body::Incoming,
+}
+
+impl Download {
+    /// The next piece.
+    pub(crate) async fn next(&mut self) -> Result<Option<hyper::body::Bytes>> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| CliError::Failed(format!("the answer broke off: {error}")))?;
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
     }
 }
 

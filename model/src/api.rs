@@ -121,6 +121,23 @@ pub struct ImageSource {
     pub email: Option<String>,
 }
 
+/// `GET /v1/images`: an image of Berth's own registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageInfo {
+    /// Such as `apps/hello`.
+    pub repository: String,
+    /// Of its manifest.
+    pub digest: String,
+    /// What it is called besides.
+    pub tags: Vec<String>,
+    /// The releases that are made of it, such as `hello v3`.
+    pub releases: Vec<String>,
+    /// Bytes of its manifest, config and layers. Images share layers, so a sum says too much.
+    pub bytes: u64,
+    /// When it was made or pushed; milliseconds since the Unix epoch.
+    pub created_ms: i64,
+}
+
 /// `POST /v1/registries`: a login of another registry.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,8 +9,8 @@ use crate::images::oci::{self, Descriptor, LAYER_TYPE, Label, Layer};
 use crate::images::pack::{TemporaryFile, pack};
 use crate::images::{ImageError, Images};
 use berth_model::build::{BuildEvent, BuildRequest, LayerPlan, Make};
-use berth_model::image::{Image, ImageConfig, ImageRef};
-use berth_model::{ContainerId, Digest};
+use berth_model::image::{Image, ImageConfig, ImageRef, Process};
+use berth_model::{ContainerId, Digest, ProcessType};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -508,7 +508,14 @@ impl Job {
         publishing: &mut JoinSet<Result<(), BuildError>>,
     ) -> Result<Image, BuildError> {
         let (images, remote, repository) = (self.images(), self.images().remote(), &self.request.repository);
-        let Parts { layers, config, label } = parts;
+        let Parts { layers, mut config, label } = parts;
+        // Other engines know no process types: there the image runs its web.
+        if config.entrypoint.is_empty()
+            && config.cmd.is_empty()
+            && let Some(Process::Command { argv }) = label.processes.get(&ProcessType::web())
+        {
+            config.cmd.clone_from(argv);
+        }
         let all: Vec<Layer> = layers.iter().map(|known| known.layer.clone()).collect();
         let rendered = oci::render(&all, &config, Some(&label));
         let (document, manifest) = rendered.map_err(|error| BuildError::Plan(error.to_string()))?;

@@ -47,6 +47,15 @@ pub(super) fn commands() -> Vec<Command> {
             ],
         ),
         command(
+            "git:load-image",
+            "Deploy an image of an archive, as docker save writes it",
+            "[<app>] [IMAGE[:TAG]] [NAME EMAIL]  < ARCHIVE.tar[.gz|.zst]",
+            &[
+                "git:load-image hello owner/hello:1 < hello.tar",
+                "images:export staging | berth git:load-image production",
+            ],
+        ),
+        command(
             "git:sync",
             "Fetch another repository's branch, tag or commit",
             "[<app>] URL [REF]",
@@ -63,6 +72,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "git:set" => set(context, matches).await,
         "git:from-archive" => from_archive(context, matches).await,
         "git:from-image" => from_image(context, matches).await,
+        "git:load-image" => load_image(context, matches).await,
         "git:sync" => sync(context, matches).await,
         _ => Err(not_here(name)),
     }
@@ -148,6 +158,36 @@ async fn from_image(context: &Context, matches: &ArgMatches) -> Result<()> {
         }
     };
     context.act(Method::POST, &format!("/v1/apps/{app}/image"), Some(&body)).await
+}
+
+async fn load_image(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let (image, author) = match &rest[..] {
+        [] => (None, None),
+        [image] => (Some(image), None),
+        [image, name, email] => (Some(image), Some((name, email))),
+        _ => {
+            return Err(CliError::Misuse(
+                "write: git:load-image <app> IMAGE[:TAG] [NAME EMAIL] < ARCHIVE.tar".into(),
+            ));
+        }
+    };
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if let Some(image) = image {
+        query.append_pair("image", image);
+    }
+    if let Some((name, email)) = author {
+        query.append_pair("name", name).append_pair("email", email);
+    }
+    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        return Err(CliError::Misuse(
+            "send the archive on standard input: docker save IMAGE | berth git:load-image <app> IMAGE".into(),
+        ));
+    }
+    // Before anything is sent: a refusal in the middle of an upload can get lost with the connection.
+    let _exists: AppInfo = context.get(&format!("/v1/apps/{app}")).await?;
+    let path = format!("/v1/apps/{app}/image/archive?{}", query.finish());
+    context.act_on(&path, context.input("-").await?).await
 }
 
 async fn sync(context: &Context, matches: &ArgMatches) -> Result<()> {

@@ -12,6 +12,7 @@ mod domains;
 mod envfile;
 mod git;
 mod help;
+mod images;
 mod keys;
 mod logs;
 mod nodes;
@@ -58,6 +59,7 @@ pub(crate) fn families() -> Vec<Family> {
         family("git", "Which branch deploys", git::commands()),
         family("builds", "What was built when, and what it said", builds::commands()),
         family("builder", "Which builder is used, and where in the repository", builder::commands()),
+        family("images", "What Berth's own registry holds", images::commands()),
         family("registry", "Logins of other registries", registry::commands()),
         family("builder-dockerfile", "Which Dockerfile is built", builder_dockerfile::commands()),
         family("storage", "Directories that outlive containers", storage::commands()),
@@ -87,6 +89,7 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "git" => git::run(context, name, matches).await,
         "builds" => builds::run(context, name, matches).await,
         "builder" => builder::run(context, name, matches).await,
+        "images" => images::run(context, name, matches).await,
         "registry" => registry::run(context, name, matches).await,
         "builder-dockerfile" => builder_dockerfile::run(context, name, matches).await,
         "storage" => storage::run(context, name, matches).await,

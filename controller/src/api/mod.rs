@@ -9,6 +9,7 @@ mod apps;
 mod builds;
 mod caller;
 mod extract;
+mod images;
 mod oneoff;
 mod processes;
 mod registries;
@@ -55,6 +56,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(sources::router())
         .merge(builds::router())
         .merge(registries::router())
+        .merge(images::router())
         .merge(streams::router())
         .merge(access::router())
         .split_for_parts();

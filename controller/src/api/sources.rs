@@ -60,7 +60,9 @@ async fn archive(
     let author = author(query.name, query.email)?;
     let archive = match query.url {
         Some(url) => Archive::web(url)?,
-        None => Archive::Here(import::spool(&platform, request.into_body().into_data_stream()).await?),
+        None => Archive::Here(
+            import::spool(&platform, request.into_body().into_data_stream(), import::MAX_ARCHIVE).await?,
+        ),
     };
     let order = Order { app, by };
     Ok(progress(move |lines| async move {
@@ -85,7 +87,10 @@ async fn image(
     }))
 }
 
-fn author(name: Option<String>, email: Option<String>) -> Result<Option<(String, String)>, Refusal> {
+pub(super) fn author(
+    name: Option<String>,
+    email: Option<String>,
+) -> Result<Option<(String, String)>, Refusal> {
     match (name, email) {
         (None, None) => Ok(None),
         (Some(name), Some(email)) => person(name, email).map(Some),

@@ -70,6 +70,11 @@ pub(crate) async fn last_image(platform: &Platform, app: &AppName) -> Result<Opt
     Ok(known.map(|(known, _)| known.image.reference))
 }
 
+/// Whether an image is in the registry.
+pub(crate) async fn has_image(platform: &Platform, image: &ImageRef) -> Result<bool, ApiError> {
+    stack::has(platform, image).await
+}
+
 /// Builds a commit.
 pub async fn build(
     platform: &Platform,

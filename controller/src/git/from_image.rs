@@ -11,10 +11,12 @@ use crate::Platform;
 use crate::build::from_image::{self, FILE, Pin, TAG, Way};
 use crate::errors::{failed, internal, invalid, not_found};
 use crate::platform::{ProgressSender, say};
+use crate::registry::archive;
 use berth_model::api::{ApiError, Progress};
 use berth_model::image::ImageRef;
 use berth_model::registry::OWN_REGISTRY;
 use berth_model::{AppName, Digest, ImageName, ReleaseVersion};
+use std::fs::File;
 
 /// What an app's Dockerfile calls an image of its own repository.
 fn own_name(app: &AppName, digest: Digest) -> ImageName {
@@ -110,6 +112,32 @@ pub(crate) async fn from_image(
     let _turn = pushes.wait_for_turn(&order.app, progress).await;
     let branch = import::branch(platform, &order.app).await?;
     let pin = pin(platform, &order.app, asked, progress).await?;
+    deploy(platform, order, &branch, &pin, author, progress).await
+}
+
+/// Deploys an image of an archive. Without a name the archive must have one image.
+pub(crate) async fn load(
+    platform: &Platform,
+    pushes: &Pushes,
+    order: &Order,
+    archive: File,
+    wanted: Option<String>,
+    author: Option<(String, String)>,
+    progress: &ProgressSender,
+) -> Result<(), ApiError> {
+    let _turn = pushes.wait_for_turn(&order.app, progress).await;
+    let branch = import::branch(platform, &order.app).await?;
+    say(progress, Progress::Step { text: "Taking the image over".to_owned() }).await;
+    let (registry, into, asked) =
+        (platform.registry().clone(), format!("apps/{}", order.app), wanted.clone());
+    let scratch = platform.options().controller_dir();
+    let work = move || archive::load(&registry, archive, &scratch, asked.as_deref(), &into, TAG);
+    let loaded = tokio::task::spawn_blocking(work).await;
+    let loaded = loaded.map_err(|error| internal("reading the archive broke off", &error))?;
+    let (digest, called) = loaded.map_err(|error| failed(error.to_string()))?;
+    let line = |text: String| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+    let asked = line(wanted.or(called).unwrap_or_else(|| "an image without a name".to_owned()));
+    let pin = Pin { way: Way::Loaded, asked, image: own_name(&order.app, digest) };
     deploy(platform, order, &branch, &pin, author, progress).await
 }
 

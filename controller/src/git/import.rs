@@ -44,6 +44,7 @@ fn broken(what: &str) -> impl Fn(std::io::Error) -> ApiError + '_ {
 pub(crate) async fn spool<E: std::fmt::Display>(
     platform: &Platform,
     mut bytes: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
+    limit: u64,
 ) -> Result<File, ApiError> {
     let failed_to = broken("cannot take the archive over");
     let file = tempfile::tempfile_in(platform.options().controller_dir()).map_err(&failed_to)?;
@@ -52,8 +53,8 @@ pub(crate) async fn spool<E: std::fmt::Display>(
     while let Some(piece) = bytes.next().await {
         let piece = piece.map_err(|error| invalid(format!("the archive broke off: {error}")))?;
         length += piece.len() as u64;
-        if length > MAX_ARCHIVE {
-            return Err(invalid(format!("the archive is larger than {} GiB", MAX_ARCHIVE >> 30)));
+        if length > limit {
+            return Err(invalid(format!("the archive is larger than {} GiB", limit >> 30)));
         }
         writer.write_all(&piece).await.map_err(&failed_to)?;
     }

@@ -4,6 +4,7 @@
 //! disk, named by their digests. A push is acknowledged only when its bytes would survive a power loss. Who may do what
 //! is decided before a request gets here.
 
+pub(crate) mod archive;
 mod collect;
 mod durable;
 mod error;
@@ -11,11 +12,13 @@ mod give;
 mod http;
 mod manifest;
 mod name;
+mod overview;
 mod store;
 mod uploads;
 
 pub use collect::Collected;
 pub use error::RegistryError;
+pub(crate) use overview::Kept;
 pub use store::Registry;
 
 use std::sync::Arc;

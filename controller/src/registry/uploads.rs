@@ -52,6 +52,12 @@ impl Upload {
         Ok(())
     }
 
+    /// What the bytes so far are called.
+    pub(super) fn digest(&self) -> BlobDigest {
+        let hex = hex::encode(self.sha256.clone().finalize());
+        BlobDigest::from_hex(Algorithm::Sha256, &hex).expect("a SHA-256 has 64 digits")
+    }
+
     /// Syncs the file, checks it against `digest`, and gives its path.
     pub(super) fn finish(&mut self, digest: &BlobDigest) -> Result<PathBuf, RegistryError> {
         let disk = |error| RegistryError::disk(format!("finishing upload {}", self.id), error);
