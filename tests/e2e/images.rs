@@ -3,11 +3,18 @@
 
 use crate::dockerfile::debian;
 use anyhow::{Context, Result, ensure};
-use berth_tests::{Berth, Repo};
-use std::process::Command;
+use berth_tests::{Berth, Repo, until};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] =
-    &[("image_of_another_registry", elsewhere), ("image_of_another_app", promotion)];
+pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
+    ("image_of_another_registry", elsewhere),
+    ("image_of_another_app", promotion),
+    ("images_in_archives", archives),
+    ("images_and_podman", podman),
+    ("images_and_docker", docker),
+];
 
 /// Answers with `/srv/answer`, on the port of `EXPOSE`, as its user.
 const DOCKERFILE: &str = "FROM debian:bookworm\nRUN useradd -u 1234 web\nCOPY server.pl answer /srv/\nENV GREETING=hi\n\
@@ -19,6 +26,16 @@ fn source(berth: &Berth, app: &str) -> Result<Repo> {
     let repo = Repo::new(berth, app, &files)?;
     repo.push()?;
     Ok(repo)
+}
+
+/// An app that is one program, and small: engines with a plain storage copy every layer's whole tree.
+fn tiny(berth: &Berth, app: &str) -> Result<()> {
+    let file = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY index.html /www/\nUSER 1234\nENTRYPOINT [\"/bin/busybox\"]\n\
+                CMD [\"sh\", \"-c\", \"exec /bin/busybox httpd -f -p $PORT -h /www\"]\n";
+    let repo = Repo::new(berth, app, &[("Dockerfile", file), ("index.html", "from berth\n")])?;
+    std::fs::copy("/bin/busybox", repo.path().join("busybox"))?;
+    repo.commit("Add the program")?;
+    repo.push().map(drop)
 }
 
 /// The digest of the image that an app's newest release runs.
@@ -155,5 +172,314 @@ fn promotion(berth: &Berth) -> Result<()> {
     berth.ok(&["cleanup"])?;
     berth.ok(&["ps:rebuild", "production"])?;
     ensure!(berth.get("production", "/x")?.text() == "2", "still");
+    Ok(())
+}
+
+/// What the newest release of an app is, as an archive.
+fn exported(berth: &Berth, app: &str, to: &Path) -> Result<()> {
+    let mut command = berth.command(&["images:export", app])?;
+    let written = command.stdout(std::fs::File::create(to)?).status()?;
+    ensure!(written.success(), "images:export ended with {written}");
+    Ok(())
+}
+
+fn archives(berth: &Berth) -> Result<()> {
+    let repo = source(berth, "archived")?;
+    let dir = tempfile::tempdir()?;
+    let archive = dir.path().join("archived.tar");
+    exported(berth, "archived", &archive)?;
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
+    for kind in ["docker-archive", "oci-archive"] {
+        let config = tool("skopeo", &["inspect", "--config", &format!("{kind}:{}", text(&archive)?)])?;
+        ensure!(config.contains("server.pl") && config.contains("GREETING=hi"), "{kind}: {config}");
+    }
+    let listed = berth.ok(&["images", "archived"])?.stdout;
+    ensure!(listed.contains("apps/archived") && listed.contains("archived v1"), "{listed}");
+
+    berth.ok(&["apps:create", "loaded"])?;
+    let bytes = std::fs::read(&archive)?;
+    let loaded = berth.berth_with_input(&["git:load-image", "loaded"], &bytes)?.success()?.all();
+    ensure!(loaded.contains("Using the image localhost/archived:v1"), "{loaded}");
+    ensure!(berth.get("loaded", "/")?.text() == "one\nuser=1234 port=9090 greeting=hi\n", "it runs");
+    let again =
+        berth.berth_with_input(&["git:load-image", "loaded", "archived:v1"], &bytes)?.success()?.all();
+    ensure!(versions(berth, "loaded")? == 1 || again.contains("Application deployed"), "{again}");
+    let refused = berth.berth_with_input(&["git:load-image", "loaded", "other"], &bytes)?;
+    ensure!(refused.code == 1 && refused.all().contains("it has localhost/archived:v1"), "{}", refused.all());
+    let refused = berth.berth_with_input(&["git:load-image", "loaded"], b"no archive at all")?;
+    ensure!(refused.code == 1 && refused.all().contains("cannot be read"), "{}", refused.all());
+    let half = &bytes[..bytes.len() / 2];
+    let refused = berth.berth_with_input(&["git:load-image", "loaded"], half)?;
+    ensure!(refused.code == 1, "{}", refused.all());
+    ensure!(berth.get("loaded", "/")?.text().starts_with("one\n"), "the old version keeps serving");
+
+    // Over SSH, through zstd.
+    repo.change(&[("answer", "two\n")])?;
+    exported(berth, "archived", &archive)?;
+    tool("zstd", &["-q", "-1", &text(&archive)?])?;
+    let packed = std::fs::File::open(dir.path().join("archived.tar.zst"))?;
+    let mut ssh = Command::new("sh");
+    let line = format!(
+        "{} -p {} paas@{} git:load-image loaded",
+        berth.ssh_command(),
+        berth.ssh.port(),
+        berth.ssh.ip()
+    );
+    let output = ssh.args(["-c", &line]).stdin(packed).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{said}");
+    ensure!(berth.get("loaded", "/")?.text().starts_with("two\n"), "the archive over SSH");
+    berth.ok(&["config:set", "loaded", "GREETING=new"])?;
+    berth.ok(&["ps:rebuild", "loaded"])?;
+    ensure!(berth.get("loaded", "/")?.text().contains("greeting=new"), "its config wins");
+    Ok(())
+}
+
+/// Asks `port` until an answer begins with `text`.
+fn answers(port: u16, text: &str) -> Result<()> {
+    until(Duration::from_secs(30), "the container of another engine to answer", || {
+        let got = tool("curl", &["-sS", "-m", "5", &format!("http://127.0.0.1:{port}/")])?;
+        ensure!(got.starts_with(text), "{got}");
+        Ok(())
+    })
+}
+
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A podman with images of its own.
+struct Podman(tempfile::TempDir);
+
+impl Podman {
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let place = |name: &str| self.0.path().join(name).display().to_string();
+        let (root, runroot) = (place("root"), place("run"));
+        let own = [
+            "--root",
+            &root,
+            "--runroot",
+            &runroot,
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+        ];
+        tool("podman", &[&own[..], arguments].concat())
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.run(&["rm", "-f", "-a", "-t", "0"]);
+        let _ = self.run(&["rmi", "-f", "-a"]);
+    }
+}
+
+/// A root file system with nothing but busybox, as an image build of any engine can stand on.
+fn busybox(at: &Path) -> Result<()> {
+    std::fs::create_dir_all(at.join("rootfs/bin"))?;
+    std::fs::create_dir_all(at.join("rootfs/www"))?;
+    std::fs::copy("/bin/busybox", at.join("rootfs/bin/busybox"))?;
+    std::fs::write(at.join("rootfs/www/index.html"), "from podman\n")?;
+    let file = "FROM scratch\nCOPY rootfs /\nENV WORD=hello\nEXPOSE 8081\nUSER 1234\nWORKDIR /www\n\
+                CMD [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"8081\", \"-h\", \"/www\"]\n";
+    Ok(std::fs::write(at.join("Containerfile"), file)?)
+}
+
+fn podman(berth: &Berth) -> Result<()> {
+    tiny(berth, "engines")?;
+    let token = token(berth, "podman")?;
+    let podman = Podman(tempfile::tempdir()?);
+    let at = podman.0.path().to_owned();
+    let registry = berth.api.to_string();
+    let auth = at.join("auth.json").display().to_string();
+    let login = ["--tls-verify=false", "--authfile", &auth];
+
+    // Ours there.
+    let refused = podman.run(&[&["login"][..], &login, &["-u", "me", "-p", "wrong", &registry]].concat());
+    ensure!(refused.is_err(), "a wrong token is refused");
+    podman.run(&[&["login"][..], &login, &["-u", "me", "-p", &token, &registry]].concat())?;
+    let image = format!("{registry}/apps/engines@{}", digest(berth, "engines")?);
+    podman.run(&[&["pull", "-q"][..], &login, &[&image]].concat())?;
+    let port = free_port()?;
+    let env = format!("PORT={port}");
+    let run = [
+        "run",
+        "-d",
+        "--network",
+        "host",
+        "--cgroups",
+        "disabled",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=512:512",
+        "-e",
+        &env,
+    ];
+    podman.run(&[&run[..], &[&image]].concat())?;
+    answers(port, "from berth\n")?;
+    let archive = at.join("engines.tar");
+    exported(berth, "engines", &archive)?;
+    podman.run(&["load", "-q", "-i", &archive.display().to_string()])?;
+    let port = free_port()?;
+    let env = format!("PORT={port}");
+    podman.run(&[
+        "run",
+        "-d",
+        "--network",
+        "host",
+        "--cgroups",
+        "disabled",
+        "-e",
+        &env,
+        "localhost/engines:v1",
+    ])?;
+    answers(port, "from berth\n")?;
+
+    // Theirs here: pushed, and in archives of both kinds.
+    busybox(&at)?;
+    podman.run(&["build", "-q", "-t", "theirs:1", "--isolation", "chroot", &at.display().to_string()])?;
+    let pushed = format!("{registry}/team/theirs:1");
+    podman.run(&[&["push", "-q"][..], &login, &["localhost/theirs:1", &pushed]].concat())?;
+    berth.ok(&["apps:create", "theirs"])?;
+    let deployed = berth.ok(&["git:from-image", "theirs", "berth.internal/team/theirs:1"])?.all();
+    ensure!(deployed.contains("Application deployed"), "{deployed}");
+    ensure!(berth.get("theirs", "/")?.text() == "from podman\n", "it runs");
+    ensure!(
+        berth.ok(&["run", "theirs", "/bin/busybox", "env"])?.stdout.contains("WORD=hello"),
+        "its variables"
+    );
+    for format in ["docker-archive", "oci-archive"] {
+        let saved = at.join(format!("{format}.tar"));
+        podman.run(&[
+            "save",
+            "-q",
+            "--format",
+            format,
+            "-o",
+            &saved.display().to_string(),
+            "localhost/theirs:1",
+        ])?;
+        let app = format!("theirs-{format}");
+        berth.ok(&["apps:create", &app])?;
+        let bytes = std::fs::read(&saved)?;
+        berth.berth_with_input(&["git:load-image", &app, "theirs:1"], &bytes)?.success()?;
+        ensure!(berth.get(&app, "/")?.text() == "from podman\n", "{format} runs");
+    }
+
+    // skopeo's own verbs.
+    let creds = format!("me:{token}");
+    let target = format!("docker://{registry}/team/theirs");
+    let tags = tool("skopeo", &["list-tags", "--tls-verify=false", "--creds", &creds, &target])?;
+    ensure!(tags.contains("\"1\""), "{tags}");
+    let tagged = format!("{target}:1");
+    tool("skopeo", &["inspect", "--tls-verify=false", "--creds", &creds, &tagged])?;
+    tool("skopeo", &["delete", "--tls-verify=false", "--creds", &creds, &tagged])?;
+    ensure!(
+        tool("skopeo", &["inspect", "--tls-verify=false", "--creds", &creds, &tagged]).is_err(),
+        "it is gone"
+    );
+    // What was deployed of it has an image of its own.
+    berth.ok(&["ps:restart", "theirs"])?;
+    ensure!(berth.get("theirs", "/")?.text() == "from podman\n", "it runs on");
+    Ok(())
+}
+
+/// A Docker daemon of the test's own: no bridge, no firewall rules, nothing of the machine's.
+struct Docker {
+    daemon: Child,
+    dir: tempfile::TempDir,
+    bin: PathBuf,
+}
+
+impl Docker {
+    /// `None` if this machine has none: `tests/run` gets one.
+    fn start() -> Result<Option<Self>> {
+        let Some(root) = std::env::var_os("BERTH_DOCKER_DIR").map(PathBuf::from) else { return Ok(None) };
+        let (bin, dir) = (root.join("usr/bin"), tempfile::tempdir()?);
+        let path =
+            format!("{}:{}:{}", bin.display(), root.join("usr/sbin").display(), std::env::var("PATH")?);
+        let place = |name: &str| dir.path().join(name).display().to_string();
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let mut command = Command::new(root.join("usr/sbin/dockerd"));
+        command.env("PATH", path).env("HOME", dir.path());
+        command.args([
+            "--data-root",
+            &place("data"),
+            "--exec-root",
+            &place("exec"),
+            "--pidfile",
+            &place("pid"),
+        ]);
+        command.args(["-H", &format!("unix://{}", place("sock")), "--storage-driver", "vfs"]);
+        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        let daemon = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let docker = Self { daemon, dir, bin };
+        until(Duration::from_secs(60), "dockerd to answer", || docker.run(&["version"]))
+            .with_context(|| std::fs::read_to_string(docker.dir.path().join("log")).unwrap_or_default())?;
+        Ok(Some(docker))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let at = self.dir.path();
+        let mut command = Command::new(self.bin.join("docker"));
+        command.env("HOME", at).arg("-H").arg(format!("unix://{}/sock", at.display())).args(arguments);
+        let output = command.stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "docker {arguments:?}: {said}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        if let Ok(all) = self.run(&["ps", "-aq"]) {
+            for id in all.split_whitespace() {
+                let _ = self.run(&["rm", "-f", id]);
+            }
+        }
+        if let Ok(pid) = i32::try_from(self.daemon.id()) {
+            // It ends the containerd that it started.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+        }
+        let _ = self.daemon.wait();
+    }
+}
+
+fn docker(berth: &Berth) -> Result<()> {
+    let Some(docker) = Docker::start()? else { return Ok(()) };
+    tiny(berth, "docked")?;
+    let (token, registry) = (token(berth, "docker")?, berth.api.to_string());
+    let archive = docker.dir.path().join("docked.tar");
+    exported(berth, "docked", &archive)?;
+    docker.run(&["load", "-i", &archive.display().to_string()])?;
+    let port = free_port()?;
+    let env = format!("PORT={port}");
+    docker.run(&["run", "-d", "--network", "host", "-e", &env, "localhost/docked:v1"])?;
+    answers(port, "from berth\n")?;
+
+    ensure!(
+        docker.run(&["login", "-u", "me", "-p", "wrong", &registry]).is_err(),
+        "a wrong token is refused"
+    );
+    docker.run(&["login", "-u", "me", "-p", &token, &registry])?;
+    let pushed = format!("{registry}/team/docked:1");
+    docker.run(&["tag", "localhost/docked:v1", &pushed])?;
+    docker.run(&["push", "-q", &pushed])?;
+    docker.run(&["rmi", "-f", &pushed])?;
+    docker.run(&["pull", "-q", &pushed])?;
+    berth.ok(&["apps:create", "undocked"])?;
+    berth.ok(&["git:from-image", "undocked", "berth.internal/team/docked:1"])?;
+    ensure!(berth.get("undocked", "/")?.text() == "from berth\n", "what docker pushed runs");
+
+    let saved = docker.dir.path().join("saved.tar");
+    docker.run(&["save", "-o", &saved.display().to_string(), "localhost/docked:v1", &pushed])?;
+    berth.ok(&["apps:create", "saved"])?;
+    let bytes = std::fs::read(&saved)?;
+    berth.berth_with_input(&["git:load-image", "saved", "localhost/docked:v1"], &bytes)?.success()?;
+    ensure!(berth.get("saved", "/")?.text() == "from berth\n", "what docker saved runs");
     Ok(())
 }
