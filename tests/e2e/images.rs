@@ -264,8 +264,22 @@ impl Podman {
             "vfs",
             "--cgroup-manager",
             "cgroupfs",
+            "--runtime",
+            "runc",
         ];
         tool("podman", &[&own[..], arguments].concat())
+    }
+}
+
+impl Podman {
+    /// Runs an image of ours, which must answer on the port it is told.
+    fn answers(&self, image: &str) -> Result<()> {
+        let port = free_port()?;
+        let env = format!("PORT={port}");
+        // Its own defaults are more than a machine in a sandbox may give.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
+        self.run(&[&["run", "-d", "--network", "host", "-e", &env][..], &limits, &[image]].concat())?;
+        answers(port, "from berth\n")
     }
 }
 
@@ -302,41 +316,11 @@ fn podman(berth: &Berth) -> Result<()> {
     podman.run(&[&["login"][..], &login, &["-u", "me", "-p", &token, &registry]].concat())?;
     let image = format!("{registry}/apps/engines@{}", digest(berth, "engines")?);
     podman.run(&[&["pull", "-q"][..], &login, &[&image]].concat())?;
-    let port = free_port()?;
-    let env = format!("PORT={port}");
-    let run = [
-        "run",
-        "-d",
-        "--network",
-        "host",
-        "--cgroups",
-        "disabled",
-        "--ulimit",
-        "nofile=1024:1024",
-        "--ulimit",
-        "nproc=512:512",
-        "-e",
-        &env,
-    ];
-    podman.run(&[&run[..], &[&image]].concat())?;
-    answers(port, "from berth\n")?;
+    podman.answers(&image)?;
     let archive = at.join("engines.tar");
     exported(berth, "engines", &archive)?;
     podman.run(&["load", "-q", "-i", &archive.display().to_string()])?;
-    let port = free_port()?;
-    let env = format!("PORT={port}");
-    podman.run(&[
-        "run",
-        "-d",
-        "--network",
-        "host",
-        "--cgroups",
-        "disabled",
-        "-e",
-        &env,
-        "localhost/engines:v1",
-    ])?;
-    answers(port, "from berth\n")?;
+    podman.answers("localhost/engines:v1")?;
 
     // Theirs here: pushed, and in archives of both kinds.
     busybox(&at)?;
