@@ -62,7 +62,7 @@ pub(crate) fn may_return(releases: &[Release]) -> impl Iterator<Item = &Release>
 }
 
 /// The images that may be needed again, and the repositories of all apps.
-async fn needed(platform: &Platform) -> Result<(Vec<ImageRef>, Vec<PathBuf>), ApiError> {
+pub(crate) async fn needed(platform: &Platform) -> Result<(Vec<ImageRef>, Vec<PathBuf>), ApiError> {
     let mut keep = BTreeSet::new();
     let mut repositories = Vec::new();
     for app in platform.apps().await? {

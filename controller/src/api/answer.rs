@@ -27,6 +27,11 @@ impl Refusal {
         Self { status, error, headers: Vec::new() }
     }
 
+    /// What it says.
+    pub(crate) fn message(&self) -> &str {
+        &self.error.message
+    }
+
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self

@@ -7,7 +7,7 @@ use super::answer::Refusal;
 use crate::errors::{forbidden, invalid};
 use crate::platform::{Platform, check_person};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -107,14 +107,51 @@ pub(super) async fn remote(State(gate): State<Gate>, mut request: Request, next:
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => {
-            let mut response = refusal.into_response();
-            // A client of a registry takes `Bearer` for an address where tokens are given out: it has one already.
-            if request.uri().path().starts_with("/v2") && response.status() == StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
-            }
-            response
-        }
+        Err(refusal) if request.uri().path().starts_with("/v2") => to_registry_client(refusal),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// In the words of distribution-spec 1.1 ("Error Codes"), which its clients show.
+fn to_registry_client(refusal: Refusal) -> Response {
+    let message = refusal.message().to_owned();
+    let mut response = refusal.into_response();
+    let code = match response.status() {
+        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+        StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+        _ => "DENIED",
+    };
+    let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] }).to_string();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    // Such a client takes `Bearer` for an address where tokens are given out: it has one already.
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
+    }
+    *response.body_mut() = body.into();
+    response
+}
+
+/// A registry client may delete what nothing needs: an image that a release is made of stays, whoever asks.
+pub(super) async fn guard_images(State(platform): State<Platform>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    if request.method() != Method::DELETE || !path.starts_with("/v2/") {
+        return next.run(request).await;
+    }
+    let keep = match crate::housekeeping::needed(&platform).await {
+        Ok((keep, _)) => keep,
+        Err(error) => return to_registry_client(error.into()),
+    };
+    let registry = platform.registry().clone();
+    match tokio::task::spawn_blocking(move || registry.is_needed(&path, &keep)).await {
+        Ok(None) => next.run(request).await,
+        Ok(Some(image)) => to_registry_client(
+            forbidden(format!(
+                "a release needs {}@{}: it goes by itself when it can no longer be rolled back to (berth images)",
+                image.repository, image.digest
+            ))
+            .into(),
+        ),
+        Err(error) => to_registry_client(crate::errors::internal("looking at releases broke off", &error).into()),
     }
 }
 

@@ -120,6 +120,7 @@ pub fn local(platform: &Platform) -> Router {
 /// token as the password. The listener must set a [`Peer`].
 pub fn remote(platform: &Platform, git: Router) -> Router {
     let gate = caller::Gate { platform: platform.clone(), failures: Arc::default() };
-    let registry = crate::registry::router(platform.registry().clone());
+    let registry = crate::registry::router(platform.registry().clone())
+        .layer(from_fn_with_state(platform.clone(), caller::guard_images));
     router(platform).merge(git).merge(registry).layer(from_fn_with_state(gate, caller::remote))
 }

@@ -1,13 +1,13 @@
 //! Collecting: which manifests and blobs nobody needs any more, and their removal.
 //!
-//! In: the images to keep. Out: how much went. Kept besides: whatever a tag names, what those images are made of, what
+//! In: the images to keep. Out: how much went. Kept besides: whatever a tag names (in `mirror/` while it is used), what those images are made of, what
 //! refers to them, and everything that was pushed, asked for or named in a manifest within the grace time: a push looks
 //! whether a blob is there before it names it, and must still find it then.
 
 use super::durable;
 use super::error::RegistryError;
 use super::manifest::{Manifest, of_model};
-use super::name::{Algorithm, BlobDigest, Name, Reference};
+use super::name::{Algorithm, BlobDigest, Name, Reference, Target};
 use super::store::{Registry, list};
 use super::uploads::is_younger;
 use berth_model::image::ImageRef;
@@ -15,6 +15,9 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+/// How long a copy of another registry's image stays after its last use.
+const COPIES_STAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What [`Registry::collect`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,7 @@ impl Registry {
         let repositories = self.repositories()?;
         let mut marked = HashMap::new();
         for name in &repositories {
+            self.forget_unused_copies(name, now)?;
             marked.insert(name.clone(), self.mark(name, keep, grace, now)?);
         }
         let mut collected = Collected::default();
@@ -84,6 +88,18 @@ impl Registry {
         }
         self.uploads.sweep(grace, now).map_err(|error| RegistryError::disk("sweeping old uploads", error))?;
         Ok(collected)
+    }
+
+    /// Copies of other registries' images that nobody asked for in a long time lose their names. Whatever is deployed
+    /// has its own.
+    fn forget_unused_copies(&self, name: &Name, now: SystemTime) -> Result<(), RegistryError> {
+        if !name.is_mirror() {
+            return Ok(());
+        }
+        for tag in self.tags(name)? {
+            self.remove_old(&self.tag_path(name, &tag), COPIES_STAY, now)?;
+        }
+        Ok(())
     }
 
     fn mark(
@@ -129,6 +145,25 @@ impl Registry {
         Ok(marked)
     }
 
+    /// Whether one of `keep` is what a client is about to delete at this path, or needs it.
+    pub(crate) fn is_needed(&self, path: &str, keep: &[ImageRef]) -> Option<ImageRef> {
+        let (name, wanted) = match Target::parse(path).ok()? {
+            Target::Blob(name, digest) => (name, digest),
+            Target::Manifest(name, Reference::Digest(digest)) => (name, digest),
+            _ => return None,
+        };
+        let needs = |image: &&ImageRef| {
+            let digest = of_model(&image.digest);
+            if digest == wanted {
+                return true;
+            }
+            let stored = self.manifest(&name, &Reference::Digest(digest));
+            let manifest = stored.and_then(|stored| Manifest::parse(Some(&stored.media_type), &stored.bytes));
+            manifest.is_ok_and(|manifest| manifest.blobs.iter().any(|blob| blob.digest == wanted))
+        };
+        keep.iter().filter(|image| image.repository == name.as_str()).find(needs).cloned()
+    }
+
     /// Removes `path` unless it was touched within the grace time; that is looked at under the gate, so nobody can
     /// have begun to need it in between. Gives the size of what went.
     fn remove_old(
@@ -151,9 +186,10 @@ impl Registry {
     fn remove_if_empty(&self, name: &Name) {
         let _gate = self.removing();
         let repository = self.repository(name);
-        if let Ok(subjects) = list(&repository.join("_referrers/sha256")) {
-            for subject in subjects {
-                let _ = fs::remove_dir(repository.join("_referrers/sha256").join(subject));
+        for algorithm in Algorithm::ALL {
+            let subjects = repository.join("_referrers").join(algorithm.as_str());
+            for subject in list(&subjects).unwrap_or_default() {
+                let _ = fs::remove_dir(subjects.join(subject));
             }
         }
         for kind in ["_blobs", "_manifests", "_referrers"] {

@@ -3,7 +3,7 @@
 use super::error::{Code, RegistryError};
 use super::manifest::OCI_INDEX;
 use super::name::{BlobDigest, Name, Reference, Target};
-use super::store::{MAX_MANIFEST, Registry};
+use super::store::{MAX_MANIFEST, Registry, sorting};
 use super::uploads::Upload;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use axum::body::Body;
@@ -106,7 +106,8 @@ async fn route(registry: Arc<Registry>, request: Request<Body>) -> Answer {
             .await?;
             empty(StatusCode::NO_CONTENT, [])
         }
-        (method, _) => Err(RegistryError::new(Code::Method, format!("{method} is not possible here"))),
+        (method, target) => Err(RegistryError::new(Code::Method, format!("{method} is not possible here"))
+            .with(header::ALLOW, target.methods())),
     }
 }
 
@@ -155,7 +156,8 @@ fn page(
     render: impl FnOnce(&[String]) -> serde_json::Value,
 ) -> Answer {
     if let Some(last) = query.get("last") {
-        all.retain(|entry| entry > last);
+        let last = sorting(last);
+        all.retain(|entry| sorting(entry) > last);
     }
     let limit = match query.get("n") {
         None => MAX_PAGE,
@@ -218,7 +220,9 @@ async fn blob(
     headers: &HeaderMap,
     is_head: bool,
 ) -> Answer {
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    // Ranges are of a GET (RFC 9110 §14.2).
+    let range = headers.get(header::RANGE).filter(|_| !is_head);
+    let range = range.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (file, size, digest) = blocking(move || {
         let (file, size) = registry.blob(&name, &digest)?;
         Ok((file, size, digest))
@@ -304,14 +308,15 @@ async fn put_manifest(
 
 /// `POST …/blobs/uploads/`: mounts a blob, takes a whole one, or begins an upload.
 async fn begin(registry: Arc<Registry>, name: Name, query: &HashMap<String, String>, body: Body) -> Answer {
-    if let Some(digest) = query.get("mount") {
-        let digest = BlobDigest::parse(digest)?;
-        // Without `from` a registry may look anywhere; ours does not, for a digest is no permission to read.
-        if let Some(from) = query.get("from").map(|from| Name::parse(from)).transpose()? {
-            let (registry, into, wanted) = (registry.clone(), name.clone(), digest.clone());
-            if blocking(move || registry.mount(&into, &from, &wanted)).await? {
-                return created(&name, &digest);
-            }
+    // Without `from` a registry may look anywhere; ours does not, for a digest is no permission to read. What cannot be
+    // mounted, for whatever reason, begins an upload.
+    let mount = query.get("mount").and_then(|digest| BlobDigest::parse(digest).ok());
+    if let Some(digest) = mount
+        && let Some(from) = query.get("from").and_then(|from| Name::parse(from).ok())
+    {
+        let (registry, into, wanted) = (registry.clone(), name.clone(), digest.clone());
+        if blocking(move || registry.mount(&into, &from, &wanted)).await? {
+            return created(&name, &digest);
         }
     }
     let whole = query.get("digest").map(|digest| BlobDigest::parse(digest)).transpose()?;

@@ -34,12 +34,14 @@ pub(super) struct Manifest {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
-    schema_version: u32,
+    schema_version: Option<u32>,
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Reference>,
     layers: Option<Vec<Reference>>,
     manifests: Option<Vec<Reference>>,
+    /// Of the artifact manifest that was proposed for OCI 1.1.
+    blobs: Option<Vec<Reference>>,
     subject: Option<Reference>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
@@ -64,6 +66,15 @@ impl Reference {
     }
 }
 
+/// What a manifest is to a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Image,
+    Index,
+    /// Of a media type that this registry does not know.
+    Other,
+}
+
 fn invalid(text: impl std::fmt::Display) -> RegistryError {
     RegistryError::new(Code::ManifestInvalid, format!("the manifest is not valid: {text}"))
 }
@@ -72,9 +83,6 @@ impl Manifest {
     /// `content_type` is the header of a push; without it the document's own word counts.
     pub(super) fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, RegistryError> {
         let document: Document = serde_json::from_slice(bytes).map_err(invalid)?;
-        if document.schema_version != 2 {
-            return Err(invalid("schemaVersion must be 2"));
-        }
         let header = content_type.map(|text| text.split(';').next().unwrap_or("").trim());
         let media_type = match (header, &document.media_type) {
             (Some(header), Some(own)) if header != own => {
@@ -87,38 +95,52 @@ impl Manifest {
             (None, None) if document.manifests.is_some() => OCI_INDEX.to_owned(),
             (None, None) => OCI_MANIFEST.to_owned(),
         };
-        let is_index = match media_type.as_str() {
-            OCI_MANIFEST | DOCKER_MANIFEST => false,
-            OCI_INDEX | DOCKER_LIST => true,
-            _ => {
-                return Err(invalid(format!(
-                    "media type {media_type} is none of the OCI and Docker v2 types"
-                )));
-            }
+        let kind = match media_type.as_str() {
+            OCI_MANIFEST | DOCKER_MANIFEST => Kind::Image,
+            OCI_INDEX | DOCKER_LIST => Kind::Index,
+            other if other.starts_with("application/") && other.ends_with("+json") => Kind::Other,
+            _ => return Err(invalid(format!("media type {media_type} is none of a JSON manifest"))),
         };
+        match (document.schema_version, kind) {
+            (Some(2), _) | (None, Kind::Other) => {}
+            _ => return Err(invalid("schemaVersion must be 2")),
+        }
         let (mut blobs, mut children) = (Vec::new(), Vec::new());
         let mut config_type = None;
         // A document that is both could mean different things to different readers (CVE-2021-41190).
-        if is_index {
-            if document.config.is_some() || document.layers.is_some() {
-                return Err(invalid("an index has no config and no layers"));
+        match kind {
+            Kind::Index => {
+                if document.config.is_some() || document.layers.is_some() {
+                    return Err(invalid("an index has no config and no layers"));
+                }
+                let listed = document.manifests.ok_or_else(|| invalid("an index needs manifests"))?;
+                for reference in &listed {
+                    children.push(reference.check()?);
+                }
             }
-            let listed = document.manifests.ok_or_else(|| invalid("an index needs manifests"))?;
-            for reference in &listed {
-                children.push(reference.check()?);
+            Kind::Image => {
+                if document.manifests.is_some() {
+                    return Err(invalid("an image manifest has no manifests"));
+                }
+                let config = document.config.ok_or_else(|| invalid("it has no config"))?;
+                let layers = document.layers.ok_or_else(|| invalid("it has no layers"))?;
+                blobs.push(config.check()?);
+                config_type = Some(config.media_type);
+                for layer in &layers {
+                    let descriptor = layer.check()?;
+                    if !layer.is_foreign() {
+                        blobs.push(descriptor);
+                    }
+                }
             }
-        } else {
-            if document.manifests.is_some() {
-                return Err(invalid("an image manifest has no manifests"));
-            }
-            let config = document.config.ok_or_else(|| invalid("it has no config"))?;
-            let layers = document.layers.ok_or_else(|| invalid("it has no layers"))?;
-            blobs.push(config.check()?);
-            config_type = Some(config.media_type);
-            for layer in &layers {
-                let descriptor = layer.check()?;
-                if !layer.is_foreign() {
-                    blobs.push(descriptor);
+            // What it means is for its readers to know; what it names is kept with it.
+            Kind::Other => {
+                let lists = [document.layers, document.blobs].into_iter().flatten().flatten();
+                for reference in document.config.into_iter().chain(lists) {
+                    blobs.push(reference.check()?);
+                }
+                for reference in document.manifests.into_iter().flatten() {
+                    children.push(reference.check()?);
                 }
             }
         }

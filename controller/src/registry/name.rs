@@ -28,6 +28,11 @@ impl Name {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it holds copies of another registry's images (`ImageName::place`).
+    pub(super) fn is_mirror(&self) -> bool {
+        self.0.starts_with("mirror/")
+    }
 }
 
 impl fmt::Display for Name {
@@ -175,6 +180,17 @@ pub(super) enum Target {
 }
 
 impl Target {
+    /// The methods that are possible there (RFC 9110 §10.2.1).
+    pub(super) fn methods(&self) -> &'static str {
+        match self {
+            Self::Base | Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",
+            Self::Blob(..) => "GET, HEAD, DELETE",
+            Self::Manifest(..) => "GET, HEAD, PUT, DELETE",
+            Self::Uploads(_) => "POST",
+            Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+        }
+    }
+
     /// Reads a raw request path. Nothing is cleaned up: `..`, empty parts and foreign bytes are refused by the names' rules.
     pub(super) fn parse(path: &str) -> Result<Self, RegistryError> {
         let unknown = || RegistryError::new(Code::NotFound, format!("there is nothing at {:?}", cut(path)));

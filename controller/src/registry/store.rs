@@ -78,7 +78,7 @@ impl Registry {
         self.in_repository(name, "_manifests", digest)
     }
 
-    fn tag_path(&self, name: &Name, tag: &Tag) -> PathBuf {
+    pub(super) fn tag_path(&self, name: &Name, tag: &Tag) -> PathBuf {
         self.repository(name).join("_tags").join(tag.as_str())
     }
 
@@ -169,6 +169,13 @@ impl Registry {
 
     pub(super) fn manifest(&self, name: &Name, reference: &Reference) -> Result<Stored, RegistryError> {
         let digest = self.resolve(name, reference)?;
+        if let Reference::Tag(tag) = reference
+            && name.is_mirror()
+        {
+            // Copies of other registries' images go when nobody asks for them. One that is just being deleted cannot be
+            // touched, nor need it be.
+            let _ = durable::touch(&self.tag_path(name, tag));
+        }
         let read = || -> io::Result<Stored> {
             let media_type = fs::read_to_string(self.manifest_link(name, &digest))?;
             let bytes = fs::read(self.blob_path(&digest))?;
@@ -289,10 +296,11 @@ impl Registry {
         durable::remove(&link).map_err(disk)
     }
 
-    /// All tags, sorted bytewise.
+    /// All tags, as distribution-spec 1.1 sorts them ("Listing Tags"): whatever their case.
     pub(super) fn tags(&self, name: &Name) -> Result<Vec<Tag>, RegistryError> {
-        let names = list(&self.repository(name).join("_tags"))
+        let mut names = list(&self.repository(name).join("_tags"))
             .map_err(|error| RegistryError::disk(format!("listing the tags of {name}"), error))?;
+        names.sort_by_cached_key(|name| sorting(name));
         Ok(names.iter().filter_map(|name| Tag::parse(name)).collect())
     }
 
@@ -342,6 +350,11 @@ impl Registry {
         }
         Ok(found)
     }
+}
+
+/// What lists are sorted by.
+pub(super) fn sorting(text: &str) -> (String, String) {
+    (text.to_ascii_lowercase(), text.to_owned())
 }
 
 pub(super) fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> BlobDigest {

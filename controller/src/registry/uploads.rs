@@ -15,6 +15,8 @@ use tokio::sync::OwnedMutexGuard;
 
 /// Largest blob in bytes.
 pub(super) const MAX_BLOB: u64 = 8 << 30;
+/// What an upload leaves free on its disk, in bytes.
+const RESERVE: u64 = 512 << 20;
 
 /// One upload; whoever holds its lock may write.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ impl Upload {
     }
 
     pub(super) fn append(&mut self, chunks: &[Bytes]) -> Result<(), RegistryError> {
+        let more: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        check_room(&self.file, more)?;
         for chunk in chunks {
             if self.size + chunk.len() as u64 > MAX_BLOB {
                 return Err(RegistryError::new(
@@ -80,6 +84,17 @@ impl Upload {
         self.file.sync_all().map_err(disk)?;
         Ok(self.dir.join("data"))
     }
+}
+
+/// Refuses what would leave the platform's own state without room: images share its disk.
+fn check_room(file: &File, more: u64) -> Result<(), RegistryError> {
+    let disk = |error: rustix::io::Errno| RegistryError::disk("looking for free space", error.into());
+    let found = rustix::fs::fstatvfs(file).map_err(disk)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < RESERVE + more {
+        let text = format!("less than {} MiB of disk are free", RESERVE >> 20);
+        return Err(RegistryError::new(Code::StorageFull, text));
+    }
+    Ok(())
 }
 
 fn hash_file(file: &mut File, mut update: impl FnMut(&[u8])) -> io::Result<u64> {
