@@ -6,19 +6,20 @@
 //! Such a commit says which image somebody asked for and which bytes that meant, so that the branch's history tells what
 //! ran, and anything that is added to it makes it a Dockerfile build on the same image.
 
-use super::{Built, Known, known_key, new_id, stack, upload, with_healthcheck};
+use super::{Built, Known, known_key, stack, upload, with_healthcheck};
 use crate::Platform;
 use crate::errors::{failed, from_agent, internal};
 use crate::git::tree::{GitTree, Source};
 use crate::platform::{ProgressSender, say};
 use berth_buildpacks::SourceTree;
 use berth_model::api::{ApiError, Progress};
+use berth_model::app_json::Scripts;
 use berth_model::build::{BuildPlan, BuildRequest};
 use berth_model::container::Limits;
 use berth_model::image::{ImageConfig, ImageRef};
 use berth_model::registry::{OWN_REGISTRY, PullRequest};
 use berth_model::release::Formation;
-use berth_model::{AppName, ImageName};
+use berth_model::{AppName, BuildId, ImageName};
 use berth_wire::{Client, Endpoint};
 use http::Method;
 use std::collections::BTreeMap;
@@ -100,6 +101,7 @@ pub(crate) async fn pull(platform: &Platform, app: &AppName, name: &ImageName) -
 pub(super) async fn build(
     platform: &Platform,
     app: &AppName,
+    id: &BuildId,
     tree: GitTree,
     pin: Pin,
     progress: &ProgressSender,
@@ -108,6 +110,7 @@ pub(super) async fn build(
     let built = |image: berth_model::image::Image| Built {
         checks: with_healthcheck(BTreeMap::new(), &image),
         formation: Formation::default(),
+        scripts: Scripts::default(),
         image,
     };
     let known = platform.load::<Known>(&known_key(app)).await?.map(|(known, _)| known);
@@ -141,10 +144,12 @@ pub(super) async fn build(
         processes: BTreeMap::new(),
         config: ImageConfig::default(),
         dockerfile: None,
+        submodules: Vec::new(),
+        predeploy: None,
         image: Some(pin.asked.clone()),
     };
     let request = BuildRequest {
-        id: new_id()?,
+        id: id.clone(),
         app: app.clone(),
         plan,
         repository: own,

@@ -85,7 +85,7 @@ pub async fn build(
 ) -> Result<Built, ApiError> {
     let (tree, pin) = from_image::read(source.clone()).await?;
     if let Some(pin) = pin {
-        return from_image::build(platform, app, tree, pin, progress).await;
+        return from_image::build(platform, app, id, tree, pin, progress).await;
     }
     drop(tree);
     let run_image = stack::resolve(platform, "debian-12-run").await?;

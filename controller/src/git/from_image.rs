@@ -198,8 +198,12 @@ pub(super) async fn refreshed(
     commit_now: &str,
     progress: &ProgressSender,
 ) -> Result<Option<String>, ApiError> {
-    let source =
-        Source { repository: branch.repository.clone(), objects: Vec::new(), commit: commit_now.to_owned() };
+    let source = Source {
+        repository: branch.repository.clone(),
+        objects: Vec::new(),
+        commit: commit_now.to_owned(),
+        directory: None,
+    };
     let (_, found) = from_image::read(source).await?;
     let Some(old) = found.filter(|pin| pin.way == Way::Named) else { return Ok(None) };
     let new = match pin(platform, &order.app, &old.asked, progress).await {
