@@ -266,3 +266,37 @@ async fn no_path_leads_out() {
         assert!(status.is_client_error(), "{path}: {status}");
     }
 }
+
+#[tokio::test]
+async fn copies_of_other_registries_go_a_month_after_their_last_use() {
+    let desk = Desk::open();
+    for tag in ["used", "unused"] {
+        desk.push_image("mirror/docker.io/library/x", Some(tag), tag.as_bytes()).await;
+    }
+    desk.push_image("team/x", Some("kept"), b"a client's").await;
+    let top = desk.dir.path().join("registry");
+    let old = std::time::SystemTime::now() - Duration::from_secs(31 * 24 * 3600);
+    let mut pending = vec![top];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(
+                std::fs::read_dir(&path).expect("listed").map(|entry| entry.expect("an entry").path()),
+            );
+        } else {
+            std::fs::File::open(&path).and_then(|file| file.set_modified(old)).expect("its owner may");
+        }
+    }
+    let manifest = |repository: &str, tag: &str| format!("/v2/{repository}/manifests/{tag}");
+    let used = manifest("mirror/docker.io/library/x", "used");
+    assert_eq!(desk.status(Method::HEAD, &used).await, StatusCode::OK);
+    let collected = desk.registry.collect(&[], Duration::from_secs(3600)).expect("it can");
+    assert_eq!((collected.manifests, collected.blobs), (1, 2), "the unused one's manifest and layer");
+    assert_eq!(desk.status(Method::GET, &used).await, StatusCode::OK);
+    let unused = manifest("mirror/docker.io/library/x", "unused");
+    assert_eq!(desk.status(Method::GET, &unused).await, StatusCode::NOT_FOUND);
+    assert_eq!(
+        desk.status(Method::GET, &manifest("team/x", "kept")).await,
+        StatusCode::OK,
+        "not ours to judge"
+    );
+}

@@ -365,6 +365,10 @@ fn podman(berth: &Berth) -> Result<()> {
         tool("skopeo", &["inspect", "--tls-verify=false", "--creds", &creds, &tagged]).is_err(),
         "it is gone"
     );
+    // What a release is made of stays, whoever asks.
+    let needed = format!("docker://{image}");
+    let refused = tool("skopeo", &["delete", "--tls-verify=false", "--creds", &creds, &needed]);
+    ensure!(refused.is_err_and(|error| error.to_string().contains("a release needs")), "it must be refused");
     // What was deployed of it has an image of its own.
     berth.ok(&["ps:restart", "theirs"])?;
     ensure!(berth.get("theirs", "/")?.text() == "from podman\n", "it runs on");

@@ -123,3 +123,71 @@ async fn what_is_forged_missing_or_away_is_told_apart() {
     let away = Upstream::new(&fake, &name, &[]).mirror(images.remote(), data.path()).await;
     assert!(matches!(away, Err(FetchError::Unreachable(_))));
 }
+
+/// A registry that wants a login: shown to itself, or to where its tokens are.
+struct Private {
+    challenge: &'static str,
+    asked: Mutex<Vec<(String, String)>>,
+}
+
+impl Fetch for Private {
+    fn get<'a>(&'a self, url: &'a str, headers: HeaderMap) -> BoxFuture<'a, Result<Reply, FetchError>> {
+        Box::pin(async move {
+            let shown =
+                headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+            self.asked.lock().expect("no panics").push((url.to_owned(), shown.to_owned()));
+            let (status, body) = match (url.starts_with("https://auth.test/"), shown) {
+                (true, "Basic bWU6czNjcmV0") => (StatusCode::OK, r#"{"access_token":"t0k"}"#),
+                (false, "Bearer t0k") if self.challenge.starts_with("Bearer") => (StatusCode::OK, "{}"),
+                (false, "Basic bWU6czNjcmV0") if self.challenge.starts_with("Basic") => {
+                    (StatusCode::OK, "{}")
+                }
+                _ => (StatusCode::UNAUTHORIZED, ""),
+            };
+            let mut reply = Reply {
+                status,
+                headers: HeaderMap::new(),
+                body: http_body_util::Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed(),
+            };
+            if status == StatusCode::UNAUTHORIZED {
+                let challenge = HeaderValue::from_static(self.challenge);
+                reply.headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Ok(reply)
+        })
+    }
+}
+
+const BEARER: &str = "Bearer realm=\"https://auth.test/token\",service=\"reg\"";
+const BASIC: &str = "Basic realm=\"reg\", charset=\"UTF-8\"";
+
+fn login(server: &str, password: &str) -> RegistryLogin {
+    RegistryLogin {
+        server: berth_model::RegistryServer::parse(server).expect("valid"),
+        user: "me".to_owned(),
+        password: password.to_owned(),
+        plain_http: false,
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_shown_where_the_registry_says() {
+    let name = ImageName::parse("ghcr.io/owner/x").expect("valid");
+    for challenge in [BEARER, BASIC] {
+        let private = |challenge| Private { challenge, asked: Mutex::default() };
+        let fetch = private(challenge);
+        let logins = [login("docker.io", "other"), login("ghcr.io", "s3cret")];
+        Upstream::new(&fetch, &name, &logins).check().await.expect("it is known");
+        let asked = fetch.asked.lock().expect("no panics");
+        assert_eq!(asked[0], ("https://ghcr.io/v2/".to_owned(), String::new()), "not before it is asked for");
+        assert!(asked.iter().all(|(url, _)| !url.contains("s3cret")), "{asked:?}");
+        for logins in [&[login("ghcr.io", "wrong")][..], &[login("docker.io", "s3cret")], &[]] {
+            let fetch = private(challenge);
+            let refused = Upstream::new(&fetch, &name, logins).check().await.expect_err("it is not");
+            assert!(matches!(refused, FetchError::Refused { status: StatusCode::UNAUTHORIZED, .. }));
+            assert!(fetch.asked.lock().expect("no panics").len() <= 3, "it is not tried again and again");
+            let text = refusal(&name, &refused, logins);
+            assert!(text.contains("registry:login ghcr.io USER") && !text.contains("wrong"), "{text}");
+        }
+    }
+}
