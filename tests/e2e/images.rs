@@ -137,6 +137,17 @@ fn elsewhere(berth: &Berth) -> Result<()> {
     // Nothing of the login is left in what runs or was written down.
     let config = berth.ok(&["run", "imgdst", "env"])?.all();
     ensure!(!config.contains(&token), "{config}");
+    // A Dockerfile stands on a private image with the app's login.
+    let dockerfile =
+        format!("FROM {image}\nUSER root\nRUN echo three > /srv/answer && ! env | grep -q berth_\n");
+    let derived = Repo::new(berth, "derived", &[("Dockerfile", &dockerfile)])?;
+    let refused = derived.git(&["push", "paas", "main"])?;
+    ensure!(refused.code != 0 && refused.all().contains(&advice), "{}", refused.all());
+    let login = ["registry:login", "derived", &registry, "me", "--plain-http", "--password-stdin"];
+    berth.berth_with_input(&login, token.as_bytes())?.success()?;
+    let pushed = derived.push()?.all();
+    ensure!(!pushed.contains(&token), "{pushed}");
+    ensure!(berth.get("derived", "/")?.text().starts_with("three\n"), "it stands on the private image");
     let refused = berth.berth(&["git:from-image", "imgdst", &format!("{registry}/ext/missing:1")])?;
     ensure!(refused.code == 1 && refused.all().contains("Check its name and tag"), "{}", refused.all());
     ensure!(berth.get("imgdst", "/")?.text().starts_with("two\n"), "the old version keeps serving");
@@ -200,7 +211,9 @@ fn archives(berth: &Berth) -> Result<()> {
     let bytes = std::fs::read(&archive)?;
     let loaded = berth.berth_with_input(&["git:load-image", "loaded"], &bytes)?.success()?.all();
     ensure!(loaded.contains("Using the image localhost/archived:v1"), "{loaded}");
-    ensure!(berth.get("loaded", "/")?.text() == "one\nuser=1234 port=9090 greeting=hi\n", "it runs");
+    let reply = berth.get("loaded", "/")?;
+    let expected = "one\nuser=1234 port=9090 greeting=hi\n";
+    ensure!(reply.text() == expected, "{} {}: {loaded}", reply.status, reply.text());
     let again =
         berth.berth_with_input(&["git:load-image", "loaded", "archived:v1"], &bytes)?.success()?.all();
     ensure!(versions(berth, "loaded")? == 1 || again.contains("Application deployed"), "{again}");
@@ -230,8 +243,11 @@ fn archives(berth: &Berth) -> Result<()> {
     ensure!(output.status.success(), "{said}");
     ensure!(berth.get("loaded", "/")?.text().starts_with("two\n"), "the archive over SSH");
     berth.ok(&["config:set", "loaded", "GREETING=new"])?;
-    berth.ok(&["ps:rebuild", "loaded"])?;
-    ensure!(berth.get("loaded", "/")?.text().contains("greeting=new"), "its config wins");
+    // The archive is kept for this, under a new name too.
+    berth.ok(&["apps:rename", "loaded", "laden"])?;
+    berth.ok(&["cleanup"])?;
+    berth.ok(&["ps:rebuild", "laden"])?;
+    ensure!(berth.get("laden", "/")?.text() == "two\nuser=1234 port=9090 greeting=new\n", "its config wins");
     Ok(())
 }
 

@@ -16,6 +16,10 @@ pub(crate) const ACCEPTED: &str =
 pub(crate) const LABEL: &str = "sh.berth.image";
 /// Most layers: overlayfs takes 500.
 const MAX_LAYERS: usize = 500;
+/// Most process types of an image.
+const MAX_PROCESSES: usize = 100;
+/// Longest command in bytes.
+const MAX_COMMAND: usize = 128 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,6 +102,18 @@ pub(crate) struct Label {
 }
 
 impl Label {
+    /// Whether its processes can be started at all.
+    fn is_sane(&self) -> bool {
+        let can_start = |process: &Process| match process {
+            Process::Static(site) => site.root.starts_with('/') && site.root.len() <= 4096,
+            Process::Command { argv } => {
+                let length: usize = argv.iter().map(String::len).sum();
+                !argv.is_empty() && length <= MAX_COMMAND && argv.iter().all(|word| !word.contains('\0'))
+            }
+        };
+        self.processes.len() <= MAX_PROCESSES && self.processes.values().all(can_start)
+    }
+
     /// What it says, of the image `reference`.
     pub(crate) fn image(self, reference: ImageRef) -> Image {
         let Self { builder, processes, exposed_ports, healthcheck } = self;
@@ -166,6 +182,10 @@ pub(crate) fn describe(
     let execution = config.config.unwrap_or_default();
     let label = execution.labels.as_ref().and_then(|labels| labels.get(LABEL));
     let image = match label.map(|text| serde_json::from_str::<Label>(text)).transpose() {
+        // Whoever pushed the image may have written it.
+        Ok(Some(label)) if !label.is_sane() => {
+            return Err(invalid(format!("its label {LABEL} names a process that cannot be started")));
+        }
         Ok(label) => label.map(|label| label.image(reference.clone())),
         Err(error) => return Err(invalid(format!("its label {LABEL} is malformed: {error}"))),
     };
@@ -204,7 +224,7 @@ fn image_config(execution: Execution) -> Result<ImageConfig, String> {
     }
     let (entrypoint, cmd) = (execution.entrypoint.unwrap_or_default(), execution.cmd.unwrap_or_default());
     let words: usize = entrypoint.iter().chain(&cmd).map(String::len).sum();
-    if words > 128 << 10 || entrypoint.iter().chain(&cmd).any(|word| word.contains('\0')) {
+    if words > MAX_COMMAND || entrypoint.iter().chain(&cmd).any(|word| word.contains('\0')) {
         return Err("its command is longer than 128 KiB or has a NUL byte in it".to_owned());
     }
     let mut exposed: Vec<String> = execution.exposed_ports.unwrap_or_default().into_keys().collect();
@@ -284,5 +304,28 @@ pub(crate) fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_somebody_else_wrote_starts_nothing_odd() {
+        let label = |process: &str| {
+            let text = format!(r#"{{"builder":"x","processes":{{"web":{process}}}}}"#);
+            serde_json::from_str::<Label>(&text).map(|label| label.is_sane()).unwrap_or(false)
+        };
+        assert!(label(r#"{"kind":"command","argv":["x"]}"#));
+        assert!(label(r#"{"kind":"static","root":"/app"}"#));
+        for bad in [
+            r#"{"kind":"command","argv":[]}"#,
+            r#"{"kind":"command","argv":["a\u0000b"]}"#,
+            r#"{"kind":"static","root":"app"}"#,
+            r#"{"kind":"other"}"#,
+        ] {
+            assert!(!label(bad), "{bad}");
+        }
     }
 }

@@ -78,6 +78,25 @@ impl Pin {
     }
 }
 
+/// An app is gone, or is called `to` now: what its repository keeps for rebuilds goes, or goes along. Releases keep their
+/// own images.
+pub(crate) async fn forget(platform: &Platform, app: &AppName, to: Option<&AppName>) {
+    let (registry, from) = (platform.registry().clone(), format!("apps/{app}"));
+    let to = to.map(|to| format!("apps/{to}"));
+    let work = move || {
+        if let Some(to) = to {
+            // An app that was never an image has nothing to give.
+            let _ = registry.give(&from, TAG, &to, TAG);
+        }
+        registry.drop_tag(&from, TAG)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, %app, "cannot forget the image of an app"),
+        Err(error) => tracing::warn!(%error, %app, "forgetting the image of an app broke off"),
+    }
+}
+
 /// The tree of a commit, and its pin if it has one.
 pub(crate) async fn read(source: Source) -> Result<(GitTree, Option<Pin>), ApiError> {
     let work = move || {

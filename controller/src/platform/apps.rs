@@ -156,6 +156,7 @@ impl Platform {
         if self.txn(vec![Compare::Present(key(name))], writes).await?.is_none() {
             return Err(PlatformError::NoSuchApp(name.clone()));
         }
+        crate::build::from_image::forget(self, name, None).await;
         let path = self.options().repository_dir(name);
         let gone = tokio::fs::remove_dir_all(&path).await;
         match gone {
@@ -211,6 +212,7 @@ impl Platform {
                 break renamed;
             }
         };
+        crate::build::from_image::forget(self, from, Some(to)).await;
         let (old, new) = (self.options().repository_dir(from), self.options().repository_dir(to));
         match tokio::fs::rename(&old, &new).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

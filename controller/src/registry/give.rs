@@ -76,4 +76,12 @@ impl Registry {
         self.put_manifest(&to, &Reference::parse(tag)?, Some(&stored.media_type), &stored.bytes)?;
         Ok(Digest::of(&stored.bytes))
     }
+
+    /// Takes a tag away; one that is not there is none.
+    pub(crate) fn drop_tag(&self, repository: &str, tag: &str) -> Result<(), RegistryError> {
+        match self.delete_manifest(&Name::parse(repository)?, &Reference::parse(tag)?) {
+            Err(error) if error.code == Code::ManifestUnknown => Ok(()),
+            result => result,
+        }
+    }
 }
