@@ -17,8 +17,18 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
 ];
 
 /// Answers with `/srv/answer`, on the port of `EXPOSE`, as its user.
-const DOCKERFILE: &str = "FROM debian:bookworm\nRUN useradd -u 1234 web\nCOPY server.pl answer /srv/\nENV GREETING=hi\n\
-    WORKDIR /srv\nUSER web\nEXPOSE 9090\nHEALTHCHECK --interval=1s CMD test -e answer\nENTRYPOINT [\"perl\"]\nCMD [\"server.pl\"]\n";
+/// Its health check asks the port: a check that passes earlier would let requests in too early.
+const DOCKERFILE: &str = r#"FROM debian:bookworm
+RUN useradd -u 1234 web
+COPY server.pl answer /srv/
+ENV GREETING=hi
+WORKDIR /srv
+USER web
+EXPOSE 9090
+HEALTHCHECK --interval=1s CMD perl -MIO::Socket::INET -e 'exit !IO::Socket::INET->new("127.0.0.1:9090")'
+ENTRYPOINT ["perl"]
+CMD ["server.pl"]
+"#;
 
 fn source(berth: &Berth, app: &str) -> Result<Repo> {
     debian(berth)?;
