@@ -178,7 +178,7 @@ async fn a_login_is_shown_where_the_registry_says() {
         let fetch = private(challenge);
         let logins = [login("docker.io", "other"), login("ghcr.io", "s3cret")];
         Upstream::new(&fetch, &name, &logins).check().await.expect("it is known");
-        let asked = fetch.asked.lock().expect("no panics");
+        let asked = fetch.asked.lock().expect("no panics").clone();
         assert_eq!(asked[0], ("https://ghcr.io/v2/".to_owned(), String::new()), "not before it is asked for");
         assert!(asked.iter().all(|(url, _)| !url.contains("s3cret")), "{asked:?}");
         for logins in [&[login("ghcr.io", "wrong")][..], &[login("docker.io", "s3cret")], &[]] {
