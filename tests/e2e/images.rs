@@ -460,6 +460,8 @@ impl Drop for Docker {
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
         }
         let _ = self.daemon.wait();
+        // It leaves the machine's own network namespace mounted where `--network host` needed it.
+        let _ = Command::new("umount").arg(self.dir.path().join("exec/netns/default")).status();
     }
 }
 
