@@ -245,14 +245,17 @@ fn checks_off(config: &BTreeMap<EnvName, String>, process: &ProcessType) -> bool
 }
 
 /// The checks of one process type: its own, or the default; a type whose own checks only watch it once it runs gets the
-/// default for its start too.
+/// default for its start too, and so does `web` if they only run commands in it: a program that is well may not listen yet,
+/// and requests are about to come.
 fn checks(release: &Release, process: &ProcessType, run: &Process) -> Vec<Check> {
     if matches!(run, Process::Static(_)) || checks_off(&release.config, process) {
         return Vec::new();
     }
     let mut checks = release.checks.get(process).cloned().unwrap_or_default();
     let judges_start = |check: &Check| matches!(check.kind, CheckKind::Startup | CheckKind::Readiness);
-    if !checks.iter().any(judges_start) {
+    let asks_outside = |check: &Check| !matches!(check.probe, Probe::Command { .. });
+    let is_enough = |check: &Check| judges_start(check) && (!process.is_web() || asks_outside(check));
+    if !checks.iter().any(is_enough) {
         checks.insert(0, default_check(&release.config, process));
     }
     checks

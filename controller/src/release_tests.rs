@@ -151,8 +151,12 @@ fn checks_that_only_watch_do_not_replace_the_one_for_the_start() {
     };
     release.checks.insert(ProcessType::web(), vec![watch.clone()]);
     assert_eq!(names(&release), ["default", "alive"]);
-    release.checks.insert(ProcessType::web(), vec![start, watch]);
+    release.checks.insert(ProcessType::web(), vec![start.clone(), watch]);
     assert_eq!(names(&release), ["up", "alive"]);
+    // A HEALTHCHECK that looks at a file says nothing of the port.
+    let inside = Check { probe: Probe::Command { argv: vec!["true".into()] }, ..start };
+    release.checks.insert(ProcessType::web(), vec![inside]);
+    assert_eq!(names(&release), ["default", "up"]);
 }
 
 #[test]
