@@ -55,7 +55,7 @@ pub async fn stop_all(data: &Path) -> anyhow::Result<usize> {
     let runtime = Arc::new(Runtime::open(&instance, data).context("the container runtime cannot start")?);
     let records = if paths.records().exists() { Record::load_all(&paths.records())? } else { Vec::new() };
     let stops: BTreeMap<String, Stop> =
-        records.iter().map(|record| (record.spec.id.to_string(), record.spec.stop.clone())).collect();
+        records.iter().map(|record| (record.spec.id.to_string(), record.stop())).collect();
     let mut stopping = tokio::task::JoinSet::new();
     for entry in std::fs::read_dir(paths.containers())? {
         let entry = entry?;

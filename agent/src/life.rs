@@ -13,7 +13,7 @@ use crate::runtime::{Bind, Bundle, ExecSpec, Handle, IdMap, RuntimeError, Stdio}
 use crate::supervise::{self, Verdict};
 use crate::{identity, remarks, volumes};
 use berth_model::check::{Check, CheckKind, Probe};
-use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus, Exit, Stop};
+use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus, Exit, Stop, signal_number};
 use berth_model::image::{Process, StaticSite};
 use futures_util::future::BoxFuture;
 use std::net::{IpAddr, Ipv4Addr};
@@ -289,6 +289,7 @@ impl Life {
         let mut bundle = bundle(&self.node, &self.spec, ready, &attachment)?;
         bundle.log_dir = Some(log_dir);
         let handle = self.node.runtime.create(&bundle).await.map_err(|error| chain(&error))?;
+        self.record.stop_signal = signal_number(&ready.config.stop_signal);
         self.record.incarnation += 1;
         self.record.started_ms = now_ms();
         self.record.passed = false;
@@ -331,12 +332,12 @@ impl Life {
             };
             match outcome {
                 None => {
-                    end(&handle, &self.spec.stop).await;
+                    end(&handle, &self.record.stop()).await;
                     return End::Removed;
                 }
                 Some(Err(reason)) => {
                     self.remark(&format!("{reason}; stopped"));
-                    end(&handle, &self.spec.stop).await;
+                    end(&handle, &self.record.stop()).await;
                     return End::Failed(reason);
                 }
                 Some(Ok(())) => {
@@ -368,7 +369,7 @@ impl Life {
                 biased;
                 exit = handle.wait() => return End::Exited(exit, None),
                 () = self.stop.cancelled() => {
-                    end(&handle, &self.spec.stop).await;
+                    end(&handle, &self.record.stop()).await;
                     return End::Removed;
                 }
                 () = &mut well, if !forgiven => {
@@ -388,7 +389,7 @@ impl Life {
                     Finding::Warning(reason) => self.remark(&format!("warning: {reason}")),
                     Finding::Dead(reason) => {
                         self.update(|status| status.state = ContainerState::Running { since_ms, ready: false });
-                        let exit = end(&handle, &self.spec.stop).await;
+                        let exit = end(&handle, &self.record.stop()).await;
                         return End::Exited(exit, Some(reason));
                     }
                 },

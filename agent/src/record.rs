@@ -5,7 +5,7 @@
 
 use crate::files::{self, Durability};
 use berth_model::ContainerId;
-use berth_model::container::{ContainerSpec, ContainerState};
+use berth_model::container::{ContainerSpec, ContainerState, Stop};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ pub struct Record {
     pub ready: bool,
     /// For a static site: the directory that is served.
     pub static_root: Option<String>,
+    /// The signal that its image wants to be stopped with (`STOPSIGNAL`), if it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<i32>,
     /// The boot of the machine in which it was started.
     pub boot: String,
     /// `BackingOff`, `Exited` or `Failed`, when it does not run.
@@ -45,9 +48,19 @@ impl Record {
             passed: false,
             ready: false,
             static_root: None,
+            stop_signal: None,
             boot: String::new(),
             settled: None,
         }
+    }
+
+    /// How to stop it: the image's own signal, unless another than the default was asked for.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        let asked = &self.spec.stop;
+        let default = Stop::default().signal;
+        let own = self.stop_signal.filter(|_| asked.signal == default);
+        Stop { signal: own.unwrap_or(asked.signal), grace_secs: asked.grace_secs }
     }
 
     fn path(directory: &Path, id: &ContainerId) -> PathBuf {

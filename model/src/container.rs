@@ -141,7 +141,8 @@ impl Default for RestartPolicy {
     }
 }
 
-/// How a container is stopped: `signal`, then SIGKILL after `grace_secs`.
+/// How a container is stopped: `signal`, then SIGKILL after `grace_secs`. The default signal gives way to the image's own
+/// (`STOPSIGNAL`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stop {
     /// Signal number; default 15 (SIGTERM).
@@ -154,6 +155,38 @@ impl Default for Stop {
     fn default() -> Self {
         Self { signal: 15, grace_secs: 30 }
     }
+}
+
+/// Signals by number, from 1 (signal(7), x86 and ARM).
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+];
+
+/// The number of a signal as `STOPSIGNAL` has it: `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`, `SIGRTMAX-2`.
+#[must_use]
+pub fn signal_number(text: &str) -> Option<i32> {
+    /// What the C library leaves of the real-time signals.
+    const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(index) = SIGNALS.iter().position(|known| *known == name) {
+        return i32::try_from(index + 1).ok();
+    }
+    let offset = |rest: &str, sign: char| match rest {
+        "" => Some(0),
+        rest => rest.strip_prefix(sign)?.parse::<i32>().ok().filter(|number| *number >= 0),
+    };
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => REAL_TIME.start().checked_add(offset(rest, '+')?)?,
+        (_, Some(rest)) => REAL_TIME.end().checked_sub(offset(rest, '-')?)?,
+        _ => return None,
+    };
+    REAL_TIME.contains(&number).then_some(number)
 }
 
 /// A directory of the node that is seen inside the container.
@@ -273,4 +306,30 @@ pub enum LogStream {
     Stderr,
     /// Berth's own remark: restarts, kills for memory, dropped lines.
     Berth,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for (text, number) in [
+            ("SIGTERM", Some(15)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGWINCH", Some(28)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("SIGRTMIN", Some(34)),
+            ("0", None),
+            ("65", None),
+            ("SIGRTMIN+99", None),
+            ("RTMIN+-1", None),
+            ("SIGFOO", None),
+            ("", None),
+        ] {
+            assert_eq!(signal_number(text), number, "{text}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use super::RuntimeError;
 use super::bundle::{Bundle, ExecSpec, IdMap, Stdio};
 use super::cgroup::Group;
 use berth_shim::protocol::{self, EXIT, Process, SOCKET, Spec};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -66,7 +67,7 @@ pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Resu
         dir: dir.clone(),
         log_dir: bundle.log_dir.clone().filter(|_| bundle.stdio == Stdio::Logged),
         log_bytes: limits.log_mib.max(1) * 1024 * 1024,
-        lowers: bundle.lowers.clone(),
+        lowers: distinct(&bundle.lowers),
         upper,
         work,
         netns: bundle.netns.clone(),
@@ -166,8 +167,9 @@ fn check(bundle: &Bundle) -> Result<(), RuntimeError> {
     if bundle.argv.is_empty() || bundle.argv[0].is_empty() {
         return invalid("it has no program to run; give the process a command".into());
     }
-    if bundle.lowers.is_empty() || bundle.lowers.len() > MAX_LAYERS {
-        return invalid(format!("it has {} layers; 1 to {MAX_LAYERS} can be stacked", bundle.lowers.len()));
+    let layers = distinct(&bundle.lowers).len();
+    if layers == 0 || layers > MAX_LAYERS {
+        return invalid(format!("it has {layers} layers; 1 to {MAX_LAYERS} can be stacked"));
     }
     let nul = bundle.argv.iter().chain(bundle.env.iter().flat_map(|(n, v)| [n, v])).any(|s| s.contains('\0'));
     if nul {
@@ -190,6 +192,13 @@ fn check(bundle: &Bundle) -> Result<(), RuntimeError> {
         }
     }
     Ok(())
+}
+
+/// Layers, topmost first, each once: two steps that change nothing make the same layer, and overlayfs refuses one that
+/// it has already (ELOOP). What the lower of two equal layers says, the upper one says again.
+fn distinct(lowers: &[PathBuf]) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    lowers.iter().filter(|lower| seen.insert(*lower)).cloned().collect()
 }
 
 fn id_map(map: IdMap) -> Option<(u32, u32)> {

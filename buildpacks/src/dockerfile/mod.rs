@@ -7,9 +7,11 @@
 //! Words are expanded as BuildKit does, from its documentation and by trial; the syntax is read here rather than by a
 //! crate, because ONBUILD, quotes and several here-documents on a line need the text as it was written.
 
+mod git;
 mod ignore;
 mod instruction;
 mod lines;
+mod mode;
 mod pattern;
 mod program;
 mod state;
@@ -18,8 +20,10 @@ mod tests;
 mod word;
 mod work;
 
+pub use git::GitSource;
 pub use ignore::Ignore;
 pub use instruction::Step;
+pub use mode::Chmod;
 pub use pattern::Pattern;
 pub use program::{Base, Options, Program, Stage};
 pub use state::{Scope, State};

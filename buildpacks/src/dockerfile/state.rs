@@ -5,7 +5,7 @@
 
 use super::instruction::{Command, CopyWord, Flags, Instruction, Step};
 use super::work::{absolute, with_heredocs};
-use super::{Copy, Mount, Origin, Problem, Program, Run, Source, Work, lines, word};
+use super::{Chmod, Copy, GitSource, Mount, Origin, Problem, Program, Run, Source, Work, lines, word};
 use berth_model::EnvName;
 use berth_model::image::{Healthcheck, ImageConfig};
 use std::collections::BTreeMap;
@@ -13,6 +13,20 @@ use std::collections::BTreeMap;
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// Longest time in nanoseconds that a check may name: a day.
 const MAX_TIME: u64 = 24 * 3600 * 1_000_000_000;
+
+/// Arguments that RUN gets without an ARG.
+const PROXY_ARGS: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
 
 /// What is the same for all steps of a stage.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +165,15 @@ impl State {
                     }
                 }
             }
-            Instruction::StopSignal(signal) => self.config.stop_signal = self.expand(signal, scope)?,
+            Instruction::StopSignal(signal) => {
+                let signal = self.expand(signal, scope)?;
+                if berth_model::container::signal_number(&signal).is_none() {
+                    return Err(format!(
+                        "STOPSIGNAL {signal}: there is no such signal; write a name such as SIGQUIT, or a number from 1 to 64"
+                    ));
+                }
+                self.config.stop_signal = signal;
+            }
             Instruction::Healthcheck { flags, command } => {
                 self.config.healthcheck = Some(self.healthcheck(flags, command.as_ref())?);
             }
@@ -171,6 +193,10 @@ impl State {
         let value = match (given, default) {
             (Some(value), _) => Some(value),
             (None, Some(text)) => Some(self.expand(text, scope)?),
+            (None, None) if name == "TARGETSTAGE" => {
+                let target = scope.program.target_stage();
+                Some(scope.program.stages[target].name.clone().unwrap_or_else(|| "default".to_owned()))
+            }
             (None, None) => scope.program.globals.get(name).cloned().or_else(|| platform_arg(name)),
         };
         let name = EnvName::parse(name).map_err(|error| error.to_string())?;
@@ -265,6 +291,12 @@ impl State {
             files: Vec::new(),
             online: true,
         };
+        // Proxies need no ARG (Dockerfile reference, "Predefined ARGs").
+        for name in PROXY_ARGS {
+            if let (Some(value), Ok(name)) = (scope.args.get(name), EnvName::parse(name)) {
+                run.env.entry(name).or_insert_with(|| value.clone());
+            }
+        }
         run.env.extend(self.config.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         if let Command::Shell(line) = command {
             let (script, file) = with_heredocs(line, heredocs);
@@ -347,43 +379,55 @@ impl State {
             unpack: add,
             checksum: None,
         };
+        let mut keep_git_dir = false;
         for (name, value) in flags {
             let value = self.expand(value.as_deref().unwrap_or(""), scope)?;
             let on = !matches!(value.as_str(), "false" | "0");
             match name.as_str() {
                 "from" => copy.from = scope.program.origin(&value, scope.stage)?,
                 "chown" => copy.chown = Some(value).filter(|value| !value.is_empty()),
-                "chmod" => {
-                    let mode = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o7777);
-                    copy.chmod =
-                        Some(mode.ok_or_else(|| format!("--chmod={value} must be octal, such as 755"))?);
-                }
+                "chmod" => copy.chmod = Some(Chmod::parse(&value)?),
                 "parents" => copy.parents = on,
                 "exclude" => copy.exclude.push(value),
                 "unpack" => copy.unpack = on,
                 "checksum" => copy.checksum = Some(value),
-                // --link and --keep-git-dir say how, not what.
+                "keep-git-dir" => keep_git_dir = on,
+                // --link: layers here never depend on what lies below them more than it would have them.
                 _ => {}
             }
         }
         for source in &mut copy.sources {
             let Source::Path(path) = source else { continue };
-            if add && (path.starts_with("https://") || path.starts_with("http://")) && !path.ends_with(".git")
-            {
-                *source = Source::Url(std::mem::take(path));
-            } else if add
-                && (path.starts_with("git@") || path.starts_with("git://") || path.ends_with(".git"))
-                && path.contains(':')
-            {
-                return Err(format!(
-                    "ADD of the git repository {path} is not known here; use RUN git clone, or a submodule"
-                ));
-            } else if path.is_empty() {
+            if path.is_empty() {
                 return Err("a source is empty after its variables are filled in".to_owned());
             }
+            if !add {
+                continue;
+            }
+            if let Some(git) = GitSource::parse(path)? {
+                *source = Source::Git(GitSource { keep_git_dir, ..git });
+            } else if path.starts_with("https://") || path.starts_with("http://") {
+                *source = Source::Url(std::mem::take(path));
+            }
         }
-        if copy.checksum.is_some() && !matches!(copy.sources.as_slice(), [Source::Url(_)]) {
-            return Err("--checksum needs exactly one source that is a URL".to_owned());
+        match (&copy.checksum, copy.sources.as_mut_slice()) {
+            (None, _) => {}
+            (Some(wanted), [Source::Url(_)]) => {
+                let hex = wanted.strip_prefix("sha256:").unwrap_or("");
+                if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(format!("--checksum={wanted} must be sha256: and 64 hexadecimal digits"));
+                }
+                copy.checksum = Some(wanted.to_ascii_lowercase());
+            }
+            (Some(wanted), [Source::Git(git)]) => {
+                if !(7..=64).contains(&wanted.len()) || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(format!("--checksum={wanted} must be the commit of the git repository"));
+                }
+                git.commit = Some(wanted.to_ascii_lowercase());
+            }
+            _ => {
+                return Err("--checksum needs exactly one source that is a URL or a git repository".to_owned());
+            }
         }
         Ok(copy)
     }

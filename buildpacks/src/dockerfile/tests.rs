@@ -113,7 +113,7 @@ fn places_users_and_ports() {
 
 #[test]
 fn copies_know_their_sources_and_place() {
-    let text = "FROM x AS one\nFROM y\nWORKDIR /srv\nENV F=file\nCOPY --chown=1:2 --chmod=640 $F \"with blank\" ./\nCOPY --from=one --exclude=*.o [\"/a b\", \"/c\"]\nCOPY . .\nADD --checksum=sha256:0 https://example.com/a.tgz /tmp/a.tgz\nCOPY <<A <<'B' /etc/\nport=$F \"q\"\nA\n$F\nB\n";
+    let text = "FROM x AS one\nFROM y\nWORKDIR /srv\nENV F=file\nCOPY --chown=1:2 --chmod=640 $F \"with blank\" ./\nCOPY --from=one --exclude=*.o [\"/a b\", \"/c\"]\nCOPY . .\nADD https://example.com/a.tgz /tmp/a.tgz\nCOPY <<A <<'B' /etc/\nport=$F \"q\"\nA\n$F\nB\n";
     let (_, work) = run(text, ImageConfig::default(), &[]);
     let copies: Vec<&Copy> = work
         .iter()
@@ -125,8 +125,8 @@ fn copies_know_their_sources_and_place() {
     let path = |text: &str| Source::Path(text.to_owned());
     assert_eq!(copies[0].sources, [path("file"), path("with blank")]);
     assert_eq!(
-        (copies[0].dest.as_str(), copies[0].chown.as_deref(), copies[0].chmod),
-        ("/srv/", Some("1:2"), Some(0o640))
+        (copies[0].dest.as_str(), copies[0].chown.as_deref(), copies[0].chmod.clone()),
+        ("/srv/", Some("1:2"), Some(Chmod::parse("640").expect("octal")))
     );
     assert_eq!((copies[1].from.clone(), copies[1].dest.as_str()), (Origin::Stage(0), "/c"));
     assert_eq!((copies[2].sources[0].clone(), copies[2].dest.as_str()), (path("."), "/srv/"));
@@ -138,6 +138,28 @@ fn copies_know_their_sources_and_place() {
             Source::Inline("B".to_owned(), "$F\n".to_owned())
         ]
     );
+}
+
+#[test]
+fn repositories_and_caches_with_a_beginning() {
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let text = format!(
+        "FROM x AS seed\nFROM y\nARG TAG=v1\nADD --keep-git-dir=true --checksum={commit} https://h/r.git#$TAG:sub /src\n\
+         RUN --mount=type=cache,target=/c,from=seed,source=/root/.m2 x\n"
+    );
+    let (_, work) = run(&text, ImageConfig::default(), &[]);
+    let [Work::Copy(copy), Work::Run(run)] = work.as_slice() else { panic!("{work:?}") };
+    let git = GitSource {
+        url: "https://h/r.git".to_owned(),
+        reference: "v1".to_owned(),
+        directory: "sub".to_owned(),
+        keep_git_dir: true,
+        commit: Some(commit.to_owned()),
+    };
+    assert_eq!(copy.sources, [Source::Git(git)]);
+    let MountKind::Cache { from, .. } = &run.mounts[0].kind else { panic!("{run:?}") };
+    assert_eq!(*from, Some((Origin::Stage(0), "/root/.m2".to_owned())));
+    assert_eq!(program(&text).order, [0, 1], "the stage is needed");
 }
 
 #[test]
@@ -156,7 +178,7 @@ fn mounts_and_here_documents_of_run() {
         runs[0].mounts,
         [
             mount(
-                MountKind::Cache { id: "pip".to_owned(), uid: 0, gid: 0, mode: 0o755 },
+                MountKind::Cache { id: "pip".to_owned(), uid: 0, gid: 0, mode: 0o755, from: None },
                 "/root/.cache",
                 false
             ),
@@ -234,8 +256,12 @@ fn problems_name_their_line_and_what_to_write() {
         ("FROM a\nHEALTHCHECK --interval=3 CMD x\n", 2, "duration"),
         ("FROM a\nSHELL bash\n", 2, "list"),
         ("FROM a\nONBUILD FROM x\n", 2, "cannot come after"),
-        ("FROM a\nADD https://host/x.git /x\n", 2, "git clone"),
-        ("FROM a\nCOPY --chmod=u+x a b\n", 2, "octal"),
+        ("FROM a\nADD git@host:u/x.git /x\n", 2, "SSH"),
+        ("FROM a\nADD --checksum=sha256:0 https://host/x /x\n", 2, "64 hexadecimal"),
+        ("FROM a\nADD --checksum=sha256:0 x /x\n", 2, "URL or a git repository"),
+        ("FROM a\nCOPY --chmod=u+q a b\n", 2, "neither octal"),
+        ("FROM a\nSTOPSIGNAL SIGNOPE\n", 2, "no such signal"),
+        ("FROM a\nRUN --mount=type=cache,target=/a,from=later x\nFROM b as later\n", 2, "not before"),
         ("FROM a\nCOPY \"a b\n", 2, "at least one source"),
     ] {
         let found = problem(text);

@@ -4,6 +4,7 @@
 //! they are applied to and the contents of what they read.
 
 use super::lines::Heredoc;
+use super::{Chmod, GitSource};
 use berth_model::EnvName;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -83,6 +84,8 @@ pub enum MountKind {
         gid: u32,
         /// Permissions of a new one.
         mode: u32,
+        /// What a new one begins with: whose files, and which.
+        from: Option<(Origin, String)>,
     },
     /// Files of the tree, a stage or an image, for the time of the step. What is written there is lost.
     Bind {
@@ -116,8 +119,8 @@ pub struct Copy {
     /// `user[:group]`, names or numbers; `None` keeps the owners.
     pub chown: Option<String>,
     /// Permissions of files and directories; `None` keeps them.
-    pub chmod: Option<u32>,
-    /// Paths are copied with the directories above them.
+    pub chmod: Option<Chmod>,
+    /// Paths are copied with the directories above them, from `/./` on if that is in them.
     pub parents: bool,
     /// Patterns of what is left out, relative to the source.
     pub exclude: Vec<String>,
@@ -137,6 +140,8 @@ pub enum Source {
     Inline(String, String),
     /// `https://…`
     Url(String),
+    /// A git repository.
+    Git(GitSource),
 }
 
 impl Mount {
@@ -181,15 +186,16 @@ impl Mount {
         let mount = match kind.as_str() {
             "cache" => {
                 let target = target.ok_or_else(needs_target)?;
-                if take("from").is_some() || take("source").is_some() {
-                    return Err("a cache that begins with the files of a stage (from=, source=) is not known here; copy them in the RUN".to_owned());
-                }
                 drop(take("sharing")); // builds of an app do not run at the same time
+                let source = take("source").unwrap_or_default();
+                let from = take("from").filter(|from| !from.is_empty());
+                let from = from.map(|from| Ok::<_, String>((origin(&from)?, source))).transpose()?;
                 let kind = MountKind::Cache {
                     id: take("id").filter(|id| !id.is_empty()).unwrap_or_else(|| target.clone()),
                     uid: number(take("uid"), 10, 0)?,
                     gid: number(take("gid"), 10, 0)?,
                     mode: number(take("mode"), 8, 0o755)? & 0o7777,
+                    from,
                 };
                 Self { kind, target, read_only: read_only.unwrap_or(false) }
             }

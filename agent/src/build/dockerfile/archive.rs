@@ -1,11 +1,11 @@
 //! Archives that ADD unpacks.
 //!
-//! In: a file of the pushed tree. Out: its contents in a directory of the build, if it is a tar archive (plain, gzip or
-//! zstd); a compressed file that is no archive stays a file, as with Docker.
+//! In: a file of the pushed tree. Out: its contents in a directory of the build, if it is a tar archive (plain, gzip,
+//! zstd, xz or bzip2); a compressed file that is no archive stays a file, as with Docker.
 
 use super::super::error::BuildError;
 use super::super::view::{Node, View};
-use super::copy::Found;
+use super::find::Found;
 use crate::images::ImageError;
 use crate::images::decode::decode;
 use crate::images::unpack::{Rules, UnpackError, unpack};
@@ -18,6 +18,22 @@ use std::path::{Path, PathBuf};
 /// Where tar keeps its mark, and how much of a stream must be looked at for it.
 const MARK: std::ops::Range<usize> = 257..262;
 const HEAD: usize = 512;
+
+/// The program that takes off the compression of a file that is read in a container only.
+pub(super) fn program(source: &Found) -> Result<Option<&'static str>, BuildError> {
+    let Node::Other(path, found) = &source.node else { return Ok(None) };
+    if !found.is_file() {
+        return Ok(None);
+    }
+    let mut start = Vec::new();
+    let read = open(path).and_then(|file| file.take(6).read_to_end(&mut start));
+    read.map_err(BuildError::disk("read", &source.path))?;
+    Ok(match start.as_slice() {
+        [b'B', b'Z', b'h', ..] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some("xz"),
+        _ => None,
+    })
+}
 
 /// The contents of `source` unpacked to the new directory `into`; `None` if it is no archive.
 pub(super) fn unpacked(source: &Found, into: &Path) -> Result<Option<Found>, BuildError> {
@@ -34,7 +50,7 @@ pub(super) fn unpacked(source: &Found, into: &Path) -> Result<Option<Found>, Bui
     let file = open(path).map_err(failed)?;
     decode(file, found.len(), |tar| unpack(tar, into, &Rules::RootFs).map(drop)).map_err(wrong)?;
     let root = View::new(vec![into.to_owned()]).root().map_err(failed)?;
-    Ok(root.map(|node| Found { path: PathBuf::new(), node }))
+    Ok(root.map(|node| Found { path: PathBuf::new(), kept: PathBuf::new(), node }))
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -53,13 +69,6 @@ fn is_archive(path: &Path, name: &Path) -> Result<bool, BuildError> {
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(open(path).map_err(failed)?)
             .and_then(|decoder| decoder.take(HEAD as u64).read_to_end(&mut head)),
-        [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', b'Z', ..] => {
-            return Err(BuildError::Plan(format!(
-                "ADD unpacks tar, tar.gz and tar.zst here; {} is compressed otherwise. COPY it and unpack it with RUN tar, or \
-                 ADD --unpack=false",
-                name.display()
-            )));
-        }
         _ => {
             head = start;
             Ok(head.len())

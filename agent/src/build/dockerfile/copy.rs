@@ -6,7 +6,8 @@
 
 use super::super::error::BuildError;
 use super::super::view::{Node, View};
-use berth_buildpacks::dockerfile::{Copy, Pattern, Source};
+use super::find::Found;
+use berth_buildpacks::dockerfile::{Chmod, Copy, Pattern, Source};
 use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -20,80 +21,6 @@ const MAX_DEPTH: usize = 500;
 
 /// Who owns what is copied.
 pub(super) type Owner = Option<(u32, u32)>;
-
-/// A source that was found: what to call it where it goes, and what it is.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    /// Relative to the root of its view.
-    pub(super) path: PathBuf,
-    pub(super) node: Node,
-}
-
-/// What the sources of `copy` are; `where_` is for messages, such as "the pushed tree".
-pub(super) fn find(copy: &Copy, from: &View, where_: &str) -> Result<Vec<Found>, BuildError> {
-    let mut found = Vec::new();
-    for source in &copy.sources {
-        let Source::Path(path) = source else { continue };
-        let here = if path.contains(['*', '?', '[']) { matching(from, path)? } else { one(from, path)? };
-        if here.is_empty() {
-            return Err(BuildError::Plan(missing(path, where_)));
-        }
-        found.extend(here);
-    }
-    Ok(found)
-}
-
-fn missing(path: &str, where_: &str) -> String {
-    let path: String = path.chars().take(200).collect();
-    match where_ {
-        "" => format!(
-            "{path:?} is not in the pushed commit, or .dockerignore leaves it out. Sources are paths from the top of the \
-             repository; check with: git ls-files"
-        ),
-        _ => format!("{path:?} is not in {where_}"),
-    }
-}
-
-fn one(from: &View, path: &str) -> Result<Vec<Found>, BuildError> {
-    let failed = BuildError::disk("find", path);
-    match from.resolve(Path::new(path), true) {
-        Ok(found) => {
-            // Named as written, even if a link leads elsewhere.
-            let name: PathBuf = Path::new(path)
-                .components()
-                .filter(|part| matches!(part, std::path::Component::Normal(_)))
-                .collect();
-            Ok(found.node.map(|node| Found { path: name, node }).into_iter().collect())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Go's `filepath.Glob` below the root: every part is a pattern, links on the way are followed.
-fn matching(from: &View, pattern: &str) -> Result<Vec<Found>, BuildError> {
-    let mut at = vec![PathBuf::new()];
-    for part in pattern.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        let mut next = Vec::new();
-        let compiled = Pattern::parse(part).map_err(BuildError::Plan)?;
-        for dir in at {
-            let failed = |error| BuildError::disk("list", &dir)(error);
-            let Some(node) = from.resolve(&dir, true).map_err(failed)?.node else { continue };
-            for (name, _) in node.children().map_err(failed)? {
-                if name.to_str().is_some_and(|name| compiled.matches(name)) {
-                    next.push(dir.join(name));
-                }
-            }
-        }
-        at = next;
-    }
-    let mut found = Vec::new();
-    for path in at {
-        let resolved = from.resolve(&path, true).map_err(BuildError::disk("find", &path))?;
-        found.extend(resolved.node.map(|node| Found { path, node }));
-    }
-    Ok(found)
-}
 
 /// A tree in order, parents first: paths relative to `top`, which is the empty one.
 pub(super) fn walk(top: &Node) -> io::Result<Vec<(PathBuf, Node)>> {
@@ -112,7 +39,7 @@ pub(super) fn walk(top: &Node) -> io::Result<Vec<(PathBuf, Node)>> {
 }
 
 /// A hash of all that copying would copy: names, kinds, permissions, owners, contents; no times.
-pub(super) fn digest(found: &[Found], exclude: &[String]) -> Result<String, BuildError> {
+pub(super) fn digest(found: &[Found], exclude: &[String], parents: bool) -> Result<String, BuildError> {
     let exclude = patterns(exclude)?;
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
@@ -122,7 +49,7 @@ pub(super) fn digest(found: &[Found], exclude: &[String]) -> Result<String, Buil
     for source in found {
         field(source.path.as_os_str().as_bytes());
         for (path, node) in walk(&source.node).map_err(BuildError::disk("read", &source.path))? {
-            if is_left_out(&exclude, &path) {
+            if is_left_out(&exclude, source, &path, parents) {
                 continue;
             }
             field(path.as_os_str().as_bytes());
@@ -160,12 +87,21 @@ fn patterns(exclude: &[String]) -> Result<Vec<Pattern>, BuildError> {
         .collect()
 }
 
-fn is_left_out(exclude: &[Pattern], path: &Path) -> bool {
+/// Whether `--exclude` names `path` below `source`: as seen from a source that is a directory, from the top with
+/// `--parents`, and a source that is a file by its name.
+fn is_left_out(exclude: &[Pattern], source: &Found, path: &Path, parents: bool) -> bool {
     if exclude.is_empty() {
         return false;
     }
-    let above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
-    above.filter_map(Path::to_str).any(|path| exclude.iter().any(|pattern| pattern.matches(path)))
+    let matches = |path: &Path| {
+        let above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+        above.filter_map(Path::to_str).any(|path| exclude.iter().any(|pattern| pattern.matches(path)))
+    };
+    if parents {
+        return matches(&source.kept.join(path));
+    }
+    let name = source.path.file_name().map(Path::new);
+    matches(path) || !source.node.is_directory() && name.is_some_and(matches)
 }
 
 /// A layer that is being written.
@@ -174,19 +110,29 @@ pub(super) struct Writer<'a> {
     /// What the layer will lie on.
     below: &'a View,
     owner: Owner,
-    mode: Option<u32>,
+    chmod: Option<&'a Chmod>,
 }
 
 impl<'a> Writer<'a> {
     /// Begins the new layer `dir`.
-    pub(super) fn new(dir: &'a Path, below: &'a View, owner: Owner, mode: Option<u32>) -> io::Result<Self> {
+    pub(super) fn new(
+        dir: &'a Path,
+        below: &'a View,
+        owner: Owner,
+        chmod: Option<&'a Chmod>,
+    ) -> io::Result<Self> {
         fs::create_dir(dir)?;
         let root = below.root()?;
         let found = root.as_ref().map(Node::metadata);
         let permissions = found.map_or(0o755, |found| found.mode() & 0o7777);
         lchown(dir, Some(found.map_or(0, Metadata::uid)), Some(found.map_or(0, Metadata::gid)))?;
         fs::set_permissions(dir, fs::Permissions::from_mode(permissions))?;
-        Ok(Self { dir, below, owner, mode })
+        Ok(Self { dir, below, owner, chmod })
+    }
+
+    /// The same layer, for files of another owner.
+    pub(super) fn owned_by(&self, owner: (u32, u32)) -> Self {
+        Self { owner: Some(owner), ..*self }
     }
 
     /// Where `dest` leads: relative, without links; and whether a directory is there.
@@ -208,13 +154,13 @@ impl<'a> Writer<'a> {
         for source in sources {
             let name = source.path.file_name();
             let to = match (&source.node, name) {
-                _ if copy.parents => dest.join(&source.path),
+                _ if copy.parents => dest.join(&source.kept),
                 (Node::Other(..), Some(name)) if into => dest.join(name),
                 _ => dest.clone(),
             };
             let top = source.node.is_directory();
             for (path, node) in walk(&source.node).map_err(failed)? {
-                if is_left_out(&exclude, &path) {
+                if is_left_out(&exclude, source, &path, copy.parents) {
                     continue;
                 }
                 // `join("")` would end the path with a slash.
@@ -237,7 +183,7 @@ impl<'a> Writer<'a> {
         let at = self.free(path)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at)?;
         io::copy(content, &mut file)?;
-        self.dress(&at, (0, 0), self.mode.unwrap_or(mode))
+        self.dress(&at, (0, 0), self.mode(mode, false))
     }
 
     /// Makes `path` a directory, with those above it, unless it is one.
@@ -266,11 +212,15 @@ impl<'a> Writer<'a> {
         let mut file = File::create_new(&path)?;
         io::copy(&mut from, &mut file)?;
         drop(file);
-        self.dress(&path, owner, self.mode.unwrap_or(found.mode() & 0o7777))?;
+        self.dress(&path, owner, self.mode(found.mode() & 0o7777, false))?;
         if let Some(value) = xattr::get(at, "security.capability").ok().flatten() {
             xattr::set(&path, "security.capability", &value)?;
         }
         Ok(())
+    }
+
+    fn mode(&self, found: u32, is_directory: bool) -> u32 {
+        self.chmod.map_or(found, |chmod| chmod.apply(found, is_directory))
     }
 
     /// Owner, then mode: a change of owner clears set-id bits.
@@ -340,16 +290,11 @@ impl<'a> Writer<'a> {
             let like = like.filter(|_| is_last).map(Node::metadata);
             let owner = like.map_or((0, 0), |found| (found.uid(), found.gid()));
             let mode = like.map_or(0o755, |found| found.mode() & 0o7777);
-            let mode = if is_last && like.is_some() { self.mode.map_or(mode, searchable) } else { mode };
+            let mode = if is_last && like.is_some() { self.mode(mode, true) } else { mode };
             self.dress(&at, owner, mode)?;
         }
         Ok(())
     }
-}
-
-/// `--chmod=644` is meant for files: who may read a directory may enter it.
-fn searchable(mode: u32) -> u32 {
-    mode | ((mode & 0o444) >> 2)
 }
 
 fn not_a_directory(path: &Path) -> io::Error {

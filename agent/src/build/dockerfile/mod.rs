@@ -9,8 +9,10 @@
 mod archive;
 mod base;
 mod copy;
+mod find;
 mod mounts;
 mod steps;
+mod tools;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +67,9 @@ struct Building<'a> {
     images: HashMap<String, Below>,
     step: usize,
     total: usize,
+    /// Containers of tools so far.
+    tools: usize,
+    ignore: Ignore,
 }
 
 impl Job {
@@ -85,7 +90,9 @@ impl Job {
         let options = Options { target: file.target.clone(), args };
         let program = Program::parse(&file.text, &options).map_err(|problem| wrong(file, problem))?;
         fs::create_dir_all(&self.dir).map_err(BuildError::disk("make", &self.dir))?;
-        let context = self.context(file, input, turn).await?;
+        let ignore =
+            Ignore::parse(&file.ignore).map_err(|text| BuildError::Plan(format!(".dockerignore: {text}")))?;
+        let context = self.context(ignore.clone(), input, turn).await?;
         let mut building = Building {
             job: self,
             file,
@@ -96,6 +103,8 @@ impl Job {
             stages: HashMap::new(),
             images: HashMap::new(),
             step: 0,
+            tools: 0,
+            ignore,
             total: program.step_count(),
             program: &program,
         };
@@ -112,6 +121,16 @@ impl Job {
         let label = self.label(&config, &file.procfile).map_err(|text| {
             wrong(file, Problem { line: program.stages[program.target_stage()].line, text })
         })?;
+        if !config.volumes.is_empty() {
+            let app = &self.request.app;
+            let text = format!(
+                "VOLUME {}: nothing is mounted there by itself, so what is written there goes when its container goes; to keep \
+                 it: berth storage:mount {app} NAME:{}",
+                config.volumes.join(" "),
+                config.volumes[0]
+            );
+            self.detail(&text).await;
+        }
         Ok(Parts { layers, config, label })
     }
 
@@ -154,11 +173,9 @@ impl Job {
     }
 
     /// Unpacks the tree and removes what `.dockerignore` names.
-    async fn context(&self, file: &Dockerfile, input: Input, turn: &Turn) -> Result<PathBuf, BuildError> {
+    async fn context(&self, ignore: Ignore, input: Input, turn: &Turn) -> Result<PathBuf, BuildError> {
         let tree = source::fresh(&self.dir, "tree");
         fs::create_dir(&tree).map_err(BuildError::disk("make", &tree))?;
-        let ignore =
-            Ignore::parse(&file.ignore).map_err(|text| BuildError::Plan(format!(".dockerignore: {text}")))?;
         let (input, into) = (SyncIoBridge::new(input), tree.clone());
         let received = tokio::task::spawn_blocking(move || source::receive_for(input, &into, &[], 0)).await?;
         if self.stop.is_cancelled() {

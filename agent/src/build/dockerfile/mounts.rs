@@ -7,7 +7,8 @@ use super::super::error::BuildError;
 use super::super::source;
 use super::super::view::View;
 use super::Building;
-use super::copy::{self, Found, Writer};
+use super::copy::{self, Writer};
+use super::find::{Found, Place, find};
 use berth_buildpacks::dockerfile::{Copy, Mount, MountKind, Origin, Run, Source};
 use berth_model::Digest;
 use std::fs;
@@ -30,12 +31,16 @@ pub(super) struct Mounted {
 impl Building<'_> {
     /// A hash of what a mount brings, if its contents matter: those of caches and secrets do not.
     pub(super) async fn mount_key(&mut self, mount: &Mount) -> Result<Option<String>, BuildError> {
-        let MountKind::Bind { from, source } = &mount.kind else { return Ok(None) };
+        let (from, source) = match &mount.kind {
+            MountKind::Bind { from, source } => (from, source),
+            MountKind::Cache { from: Some((from, source)), .. } => (from, source),
+            _ => return Ok(None),
+        };
         if *from != Origin::Context {
             return Ok(Some(self.origin(from).await?.chain().join(" ")));
         }
-        let (copy, context) = (whole(source), self.context.clone());
-        let digest = move || copy::digest(&copy::find(&copy, &View::new(vec![context]), "")?, &[]);
+        let (copy, context, place) = (whole(source), self.context.clone(), Place::Context(self.ignore.clone()));
+        let digest = move || copy::digest(&find(&copy, &View::new(vec![context]), &place)?, &[], false);
         tokio::task::spawn_blocking(digest).await?.map(Some)
     }
 
@@ -48,7 +53,9 @@ impl Building<'_> {
                     self.secret(id, env.as_deref(), *required, &mount.target, &mut mounted)?;
                     continue;
                 }
-                MountKind::Cache { id, uid, gid, mode } => self.cache(id, (*uid, *gid), *mode)?,
+                MountKind::Cache { id, uid, gid, mode, from } => {
+                    self.cache(id, (*uid, *gid), *mode, from.as_ref()).await?
+                }
                 MountKind::Tmpfs => {
                     let dir = source::fresh(&self.job.dir, "tmpfs");
                     directory(&dir, (0, 0), 0o1777)?;
@@ -92,30 +99,40 @@ impl Building<'_> {
     }
 
     /// The app's own directory for a cache, made when it is first asked for.
-    fn cache(&self, id: &str, owner: (u32, u32), mode: u32) -> Result<PathBuf, BuildError> {
+    async fn cache(
+        &mut self,
+        id: &str,
+        owner: (u32, u32),
+        mode: u32,
+        from: Option<&(Origin, String)>,
+    ) -> Result<PathBuf, BuildError> {
         let app = self.job.shared.caches.join(self.job.request.app.as_str());
         source::make_dir(&app, 0).map_err(BuildError::disk("make", &app))?;
         let digest = Digest::of(id.as_bytes());
         let dir = app.join(format!("dockerfile-{}", &digest.hex()[..32]));
-        if !dir.is_dir() {
-            directory(&dir, owner, mode)?;
+        if dir.is_dir() {
+            return Ok(dir);
         }
+        let Some((origin, path)) = from else {
+            directory(&dir, owner, mode)?;
+            return Ok(dir);
+        };
+        let filled = self.bound(origin, path).await?;
+        if !filled.is_dir() {
+            return Err(BuildError::Plan(format!("a cache begins with a directory, but {path:?} is a file")));
+        }
+        // Whole or not at all: a build that is stopped here leaves nothing under the cache's name.
+        fs::rename(&filled, &dir).map_err(BuildError::disk("make", &dir))?;
         Ok(dir)
     }
 
     /// A copy of what is at `path` of `from`.
     async fn bound(&mut self, from: &Origin, path: &str) -> Result<PathBuf, BuildError> {
-        let view = match from {
-            Origin::Context => View::new(vec![self.context.clone()]),
-            other => {
-                let below = self.origin(other).await?;
-                self.view(&below).await?
-            }
-        };
+        let (view, place) = self.place(from).await?;
         let dir = source::fresh(&self.job.dir, "bound");
         let (copy, to) = (whole(path), dir.clone());
         tokio::task::spawn_blocking(move || {
-            let found = copy::find(&copy, &view, "where the mount is from")?;
+            let found = find(&copy, &view, &place)?;
             let nothing = View::default();
             let writer = Writer::new(&to, &nothing, None, None).map_err(BuildError::disk("make", &to))?;
             let [Found { node, .. }] = found.as_slice() else {

@@ -2,21 +2,24 @@
 
 use super::super::error::BuildError;
 use super::super::sandbox::{self, Program};
-use super::super::view::View;
+use super::super::view::{Node, View};
 use super::super::{CONTAINER_PREFIX, source, upper};
-use super::copy::{self, Found, Writer};
+use super::copy::{self, Writer};
+use super::find::{Found, Place, find};
+use super::tools::Fetched;
 use super::{Below, Building, archive};
 use crate::images::layers::{Known, Scope};
 use crate::images::upstream::{self, Fetch, Https};
-use berth_buildpacks::dockerfile::{Copy, Origin, Run, Source, Step, Work};
+use berth_buildpacks::dockerfile::{Copy, GitSource, Origin, Run, Source, Step, Work};
 use berth_model::{ContainerId, Digest};
 use http::HeaderMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Tells versions of the key's own make-up apart.
-const KEY_FORMAT: &str = "berth-dockerfile-1";
+const KEY_FORMAT: &str = "berth-dockerfile-2";
 /// Largest download of an ADD, in bytes.
 const MAX_DOWNLOAD: u64 = 2 << 30;
 
@@ -69,10 +72,15 @@ impl Building<'_> {
                 Origin::Context => {
                     contents.downloads = self.downloads(copy).await?;
                     contents.keys.extend(contents.downloads.iter().map(|(_, _, digest)| digest.to_string()));
+                    contents.repositories = self.repositories(copy).await?;
+                    contents.keys.extend(contents.repositories.iter().map(|(git, found)| {
+                        found.as_ref().map_or_else(|| git.reference.clone(), |found| found.commit.clone())
+                    }));
                     let (copy, context) = (copy.clone(), self.context.clone());
+                    let place = Place::Context(self.ignore.clone());
                     let work = move || {
-                        let found = copy::find(&copy, &View::new(vec![context]), "")?;
-                        let digest = copy::digest(&found, &copy.exclude)?;
+                        let found = find(&copy, &View::new(vec![context]), &place)?;
+                        let digest = copy::digest(&found, &copy.exclude, copy.parents)?;
                         Ok::<_, BuildError>((found, digest))
                     };
                     let (found, digest) = tokio::task::spawn_blocking(work).await??;
@@ -101,6 +109,36 @@ impl Building<'_> {
                 Ok(found)
             }
         }
+    }
+
+    /// Where files of `origin` are, and what to call it.
+    pub(super) async fn place(&mut self, origin: &Origin) -> Result<(View, Place), BuildError> {
+        let name = match origin {
+            Origin::Context => {
+                return Ok((View::new(vec![self.context.clone()]), Place::Context(self.ignore.clone())));
+            }
+            Origin::Stage(index) => {
+                let name = self.program.stages[*index].name.clone().unwrap_or_else(|| index.to_string());
+                format!("the stage {name}")
+            }
+            Origin::Image(name) => format!("the image {name}"),
+        };
+        let below = self.origin(origin).await?;
+        Ok((self.view(&below).await?, Place::Named(name)))
+    }
+
+    /// Fetches the git repositories of an ADD: only their commits tell whether the step is known. One that is named by
+    /// its whole id waits until it is needed.
+    async fn repositories(&mut self, copy: &Copy) -> Result<Vec<(GitSource, Option<Fetched>)>, BuildError> {
+        let mut repositories = Vec::new();
+        for source in &copy.sources {
+            let Source::Git(git) = source else { continue };
+            let whole = matches!(git.reference.len(), 40 | 64)
+                && git.reference.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            let fetched = if whole { None } else { Some(self.git(git).await?) };
+            repositories.push((git.clone(), fetched));
+        }
+        Ok(repositories)
     }
 
     /// Fetches the URLs of an ADD: only their contents tell whether the step is known.
@@ -154,27 +192,29 @@ impl Building<'_> {
         Ok(dir)
     }
 
-    async fn copy(&mut self, copy: &Copy, contents: Contents, view: View) -> Result<PathBuf, BuildError> {
-        let (from, where_) = match &copy.from {
-            Origin::Context => (View::new(vec![self.context.clone()]), String::new()),
-            Origin::Stage(index) => {
-                let name = self.program.stages[*index].name.clone().unwrap_or_else(|| index.to_string());
-                let below = self.origin(&copy.from).await?;
-                (self.view(&below).await?, format!("the stage {name}"))
+    async fn copy(&mut self, copy: &Copy, mut contents: Contents, view: View) -> Result<PathBuf, BuildError> {
+        let (from, place) = self.place(&copy.from).await?;
+        for (git, fetched) in &mut contents.repositories {
+            if fetched.is_none() {
+                *fetched = Some(self.git(git).await?);
             }
-            Origin::Image(name) => {
-                let below = self.origin(&copy.from).await?;
-                (self.view(&below).await?, format!("the image {name}"))
+        }
+        if copy.unpack {
+            for (index, source) in contents.found.iter().flatten().enumerate() {
+                let Some(program) = archive::program(source)? else { continue };
+                if let Node::Other(path, _) = &source.node {
+                    contents.plain.insert(index, self.decompressed(program, path).await?);
+                }
             }
-        };
+        }
         let dir = source::fresh(&self.job.dir, "layer");
         let (to, copy, scratch) = (dir.clone(), copy.clone(), source::fresh(&self.job.dir, "unpacked"));
         tokio::task::spawn_blocking(move || {
-            let found = match contents.found {
+            let found = match contents.found.take() {
                 Some(found) => found,
-                None => copy::find(&copy, &from, &where_)?,
+                None => find(&copy, &from, &place)?,
             };
-            write(&copy, found, &contents.downloads, &view, &to, &scratch)?;
+            write(&copy, found, &contents, &view, &to, &scratch)?;
             upper::finish(&to)
         })
         .await??;
@@ -258,23 +298,34 @@ pub(super) struct Contents {
     found: Option<Vec<Found>>,
     /// What URLs gave: name, file, digest.
     downloads: Vec<(OsString, PathBuf, Digest)>,
+    /// Git repositories, as far as they are fetched.
+    repositories: Vec<(GitSource, Option<Fetched>)>,
+    /// What sources are without their compression, by index.
+    plain: HashMap<usize, PathBuf>,
 }
 
 fn write(
     copy: &Copy,
     mut found: Vec<Found>,
-    downloads: &[(OsString, PathBuf, Digest)],
+    contents: &Contents,
     view: &View,
     to: &Path,
     scratch: &Path,
 ) -> Result<(), BuildError> {
     let failed = |error| BuildError::disk("copy to", &copy.dest)(error);
     let owner = copy.chown.as_deref().map(|text| copy::owner(text, view)).transpose()?;
-    let writer = Writer::new(to, view, owner, copy.chmod).map_err(failed)?;
+    let writer = Writer::new(to, view, owner, copy.chmod.as_ref()).map_err(failed)?;
     if copy.unpack && copy.from == Origin::Context {
         let mut plain = Vec::new();
         for (index, source) in found.into_iter().enumerate() {
-            match archive::unpacked(&source, &scratch.with_extension(index.to_string()))? {
+            let packed = match contents.plain.get(&index) {
+                Some(plain) => {
+                    let metadata = fs::symlink_metadata(plain).map_err(BuildError::disk("read", plain))?;
+                    Found { node: Node::Other(plain.clone(), metadata), ..source.clone() }
+                }
+                None => source.clone(),
+            };
+            match archive::unpacked(&packed, &scratch.with_extension(index.to_string()))? {
                 Some(files) => {
                     writer.copy(&Copy { dest: format!("{}/", copy.dest), ..copy.clone() }, &[files])?;
                 }
@@ -284,6 +335,12 @@ fn write(
         found = plain;
     }
     writer.copy(copy, &found)?;
+    let trees = contents.repositories.iter().filter_map(|(git, fetched)| Some((git, fetched.as_ref()?)));
+    for (git, fetched) in trees {
+        let directory = Copy { dest: format!("{}/", copy.dest), parents: false, ..copy.clone() };
+        // What git wrote is root's, as with Docker, whoever it ran as.
+        writer.owned_by(owner.unwrap_or((0, 0))).copy(&directory, &[fetched.found(git)?])?;
+    }
     let (place, is_directory) = writer.place(&copy.dest).map_err(failed)?;
     let into = is_directory || copy.dest.ends_with('/') || copy.sources.len() > 1;
     let path = |name: &OsStr| if into { place.join(name) } else { place.clone() };
@@ -292,7 +349,7 @@ fn write(
             writer.file(&path(OsStr::new(name)), &mut content.as_bytes(), 0o644).map_err(failed)?;
         }
     }
-    for (name, file, _) in downloads {
+    for (name, file, _) in &contents.downloads {
         let mut content = File::open(file).map_err(BuildError::disk("read", file))?;
         writer.file(&path(name), &mut content, 0o600).map_err(failed)?;
     }
