@@ -9,6 +9,8 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("dockerfile_sample_python", python),
     ("dockerfile_stages_caches_and_secrets", stages),
     ("dockerfile_failing_step_leaves_the_old_version", failing),
+    ("dockerfile_copies_modes_archives_and_stop_signal", copies),
+    ("dockerfile_adds_git_repositories", git),
 ];
 
 /// Loads a Debian as the image that Dockerfiles call `debian:bookworm`. Twice is as good as once.
@@ -138,6 +140,15 @@ fn failing(berth: &Berth) -> Result<()> {
             &["Dockerfile:1", "localhost:1/nowhere", "image:import"],
         ),
         (good.replace("COPY", "COPY --from=1"), &["Dockerfile:2", "no stage 1"]),
+        (good.replace("COPY . ", "COPY sever.pl "), &["Dockerfile:2", "Did you mean \"server.pl\"?"]),
+        (
+            good.replace("echo good >", "no-such-program >"),
+            &["Dockerfile:3", "exit code 127: a program was not found"],
+        ),
+        (
+            "FROM debian:bookworm\nRUN true\n".to_owned(),
+            &["Dockerfile:1", "waits for somebody to type", "add CMD"],
+        ),
     ] {
         repo.write(&[("Dockerfile", &dockerfile)])?;
         repo.commit("Broken")?;
@@ -148,5 +159,161 @@ fn failing(berth: &Berth) -> Result<()> {
         }
         ensure!(berth.get("failing", "/")?.text().starts_with("good\n"), "the old version keeps serving");
     }
+    Ok(())
+}
+
+const COPIES: &str = r#"FROM debian:bookworm AS seed
+RUN mkdir /seed && echo seeded > /seed/s
+FROM debian:bookworm
+ADD a.tar.xz b.tar.bz2 c.tar.gz note.xz /archives/
+COPY --parents pkg/./*/package.json /deps/
+COPY server.pl yarn.lock* /srv/
+COPY --chmod=u=rwX,go= --exclude=**/*.js pkg /private/
+RUN --mount=type=cache,target=/c,from=seed,source=/seed cat /c/s > /seeded
+RUN --mount=type=cache,target=/c true
+RUN --mount=type=tmpfs,target=/t true
+RUN cat /seeded /archives/xz /archives/bz2 /archives/gz > /srv/answer \
+ && find /deps /private -type f -printf '%P %m\n' | sort >> /srv/answer && stat -c '%a' /private/a >> /srv/answer \
+ && test -e /archives/note.xz
+VOLUME /data
+STOPSIGNAL SIGUSR1
+CMD ["perl", "/srv/server.pl"]
+"#;
+
+/// What a stranger's archives, patterns and modes become, and which signal the image wants.
+fn copies(berth: &Berth) -> Result<()> {
+    debian(berth)?;
+    let server = SERVER
+        .replace("socket(my", "$SIG{USR1} = sub { print \"stopped by USR1\\n\"; exit 0 }; $| = 1; socket(my");
+    let repo = Repo::new(
+        berth,
+        "copies",
+        &[
+            ("Dockerfile", COPIES),
+            ("server.pl", &server),
+            ("pkg/a/package.json", "{}"),
+            ("pkg/a/index.js", "x"),
+            ("pkg/b/package.json", "{}"),
+        ],
+    )?;
+    let script = "set -e; for kind in xz:J bz2:j gz:z; do name=${kind%:*}; echo \"in $name\" > $name; \
+                  tar -c${kind#*:}f ${name/#xz/a}.tmp $name; rm $name; done; \
+                  mv a.tmp a.tar.xz; mv bz2.tmp b.tar.bz2; mv gz.tmp c.tar.gz; echo note | xz > note.xz";
+    let made = std::process::Command::new("bash").args(["-c", script]).current_dir(repo.path()).status()?;
+    ensure!(made.success(), "archives for the test could not be made");
+    repo.commit("Archives")?;
+    let pushed = repo.push()?.all();
+    ensure!(pushed.contains("VOLUME /data: nothing is mounted there by itself"), "{pushed}");
+    let reply = berth.get("copies", "/")?.text();
+    let expected = "seeded\nin xz\nin bz2\nin gz\na/package.json 600\na/package.json 644\nb/package.json 600\nb/package.json 644\n700\n";
+    ensure!(reply.starts_with(expected), "{reply}");
+    berth.ok(&["ps:restart", "copies"])?;
+    berth_tests::until(
+        std::time::Duration::from_secs(30),
+        "the old container to say how it was stopped",
+        || {
+            let logs = berth.ok(&["logs", "copies", "--num", "100"])?.stdout;
+            ensure!(logs.contains("stopped by USR1"), "{logs}");
+            Ok(())
+        },
+    )
+}
+
+/// A machine of its own for a server: builds reach neither this one nor its loopback.
+struct Elsewhere {
+    namespace: String,
+    link: String,
+    server: Option<std::process::Child>,
+}
+
+impl Elsewhere {
+    const ADDRESS: &str = "198.51.100.6";
+
+    fn ip(line: &str) -> Result<()> {
+        let done = std::process::Command::new("ip").args(line.split(' ')).status()?;
+        ensure!(done.success(), "ip {line}");
+        Ok(())
+    }
+
+    /// `git daemon` for the repositories in `directory`.
+    fn serving(directory: &std::path::Path) -> Result<Self> {
+        let (namespace, link) =
+            (format!("berth-t{}", std::process::id()), format!("bt{}", std::process::id()));
+        let mut here = Self { namespace: namespace.clone(), link: link.clone(), server: None };
+        Self::ip(&format!("netns add {namespace}"))?;
+        Self::ip(&format!("link add {link} type veth peer name eth0 netns {namespace}"))?;
+        Self::ip(&format!("addr add 198.51.100.5/30 dev {link}"))?;
+        Self::ip(&format!("link set {link} up"))?;
+        Self::ip(&format!("-n {namespace} addr add {}/30 dev eth0", Self::ADDRESS))?;
+        Self::ip(&format!("-n {namespace} link set eth0 up"))?;
+        Self::ip(&format!("-n {namespace} route add default via 198.51.100.5"))?;
+        let mut daemon = std::process::Command::new("ip");
+        daemon.args(["netns", "exec", &namespace, "git", "daemon", "--reuseaddr", "--export-all"]);
+        daemon.arg(format!("--base-path={}", directory.display())).arg(directory);
+        here.server = Some(daemon.spawn().context("git daemon")?);
+        let url = format!("git://{}/repo.git", Self::ADDRESS);
+        berth_tests::until(std::time::Duration::from_secs(20), "git daemon to answer", || {
+            let asked = std::process::Command::new("git").args(["ls-remote", &url]).output()?;
+            ensure!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+            Ok(())
+        })?;
+        Ok(here)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        // git daemon serves from a child of its own, which is the last in the namespace.
+        let pids = std::process::Command::new("ip").args(["netns", "pids", &self.namespace]).output();
+        let pids = pids.map(|found| String::from_utf8_lossy(&found.stdout).into_owned()).unwrap_or_default();
+        for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+        let _ = Self::ip(&format!("netns del {}", self.namespace));
+        let _ = Self::ip(&format!("link del {}", self.link));
+    }
+}
+
+/// A branch, a tag with a directory, and a commit of another repository; a new commit there is a new layer here.
+fn git(berth: &Berth) -> Result<()> {
+    debian(berth)?;
+    let other = Repo::new(berth, "never-pushed", &[("docs/a.txt", "one\n"), ("top.txt", "top\n")])?;
+    other.git(&["tag", "v1"])?.success()?;
+    other.write(&[("docs/a.txt", "two\n")])?;
+    let second = other.commit("Second")?;
+    let served = tempfile::tempdir()?;
+    let bare = served.path().join("repo.git");
+    let bare = bare.to_str().context("a path in UTF-8")?;
+    other.git(&["clone", "-q", "--bare", ".", bare])?.success()?;
+    let _elsewhere = Elsewhere::serving(served.path())?;
+    let url = format!("git://{}/repo.git", Elsewhere::ADDRESS);
+    let dockerfile = format!(
+        "FROM debian:bookworm\nADD {url}#v1:docs /v1\nADD {url} /head/\nADD --checksum={second} --keep-git-dir=true {url}#{second} /exact\n\
+         RUN cat /v1/a.txt /head/docs/a.txt /exact/top.txt > /answer && ls -A /head >> /answer && test -d /exact/.git\n\
+         COPY server.pl /srv/\nRUN mv /answer /srv/\nCMD [\"perl\", \"/srv/server.pl\"]\n"
+    );
+    let repo = Repo::new(berth, "addgit", &[("Dockerfile", &dockerfile), ("server.pl", SERVER)])?;
+    repo.push()?;
+    let reply = berth.get("addgit", "/")?.text();
+    ensure!(reply.starts_with("one\ntwo\ntop\ndocs\ntop.txt\n"), "{reply}");
+    other.write(&[("docs/a.txt", "three\n")])?;
+    other.commit("Third")?;
+    other.git(&["push", "-q", bare, "main"])?.success()?;
+    let pushed = repo.change(&[("unrelated", "x")])?.all();
+    let cached = |part: &str| pushed.lines().any(|line| line.contains(part) && line.contains("(cached)"));
+    ensure!(cached("#v1:docs /v1") && !cached(".git /head/"), "{pushed}");
+    ensure!(berth.get("addgit", "/")?.text().starts_with("one\nthree\n"), "the branch's new commit");
+    repo.write(&[("Dockerfile", &dockerfile.replace("#v1:docs", "#v2:docs"))])?;
+    repo.commit("A tag that is not there")?;
+    let refused = repo.git(&["push", "paas", "main"])?;
+    ensure!(
+        refused.code != 0 && refused.all().contains("has no branch, tag or commit \"v2\""),
+        "{}",
+        refused.all()
+    );
     Ok(())
 }

@@ -94,6 +94,9 @@ fn parse(line: &Line, escape: char) -> Result<Instruction, Problem> {
             return Err(problem(format!("--{name} is given twice")));
         }
     }
+    if matches!(keyword, "RUN" | "CMD" | "ENTRYPOINT" | "SHELL" | "COPY" | "ADD" | "VOLUME") {
+        quotes(line)?;
+    }
     let rest = line.rest.as_str();
     Ok(match keyword {
         "FROM" => from(line, escape)?,
@@ -151,17 +154,38 @@ fn parse(line: &Line, escape: char) -> Result<Instruction, Problem> {
 }
 
 fn unknown(line: &Line) -> Problem {
-    let shown: String = line.keyword.chars().take(40).collect();
-    let hint = if shown.ends_with(':') || shown.contains('=') {
-        "; is a backslash missing at the end of the line above?"
-    } else {
-        ""
+    let shown: String = line.written.chars().take(40).collect();
+    let keyword = line.keyword.as_str();
+    let words = KNOWN
+        .split([',', ' '])
+        .filter(|word| word.chars().all(|c| c.is_ascii_uppercase()) && !word.is_empty());
+    let near = words.map(|word| (super::distance(keyword, word), word)).min();
+    let text = match near {
+        Some((distance, word)) if distance <= 2 => {
+            format!("{shown:?} is no instruction; did you mean {word}?")
+        }
+        // Most often the rest of a command whose lines were not joined.
+        _ => format!(
+            "{shown:?} is no instruction. If this line goes on with the one above, that must end with a backslash. Known are {KNOWN}"
+        ),
     };
-    Problem::new(
-        line.number,
-        format!("{shown:?} is no instruction{hint} Known are {KNOWN}")
-            .replace("instruction Known", "instruction; known"),
-    )
+    Problem::new(line.number, text)
+}
+
+/// `CMD ['a', 'b']` would be a line for the shell, which looks for a program called `[a,`.
+fn quotes(line: &Line) -> Result<(), Problem> {
+    let rest = line.rest.trim();
+    let open = rest.strip_prefix('[').map(str::trim_start);
+    let looks_like_a_list =
+        rest.ends_with(']') && open.is_some_and(|rest| rest.starts_with(['\'', '"', '“', '‘']));
+    if !looks_like_a_list || matches!(command(rest), Command::Exec(_)) {
+        return Ok(());
+    }
+    let text = format!(
+        "{} has a list that is no JSON: write it with double quotes, commas between and none at the end: [\"program\", \"argument\"]",
+        line.keyword
+    );
+    Err(Problem::new(line.number, text))
 }
 
 fn variable(name: &str) -> Result<(), String> {
@@ -183,6 +207,14 @@ fn from(line: &Line, escape: char) -> Result<Instruction, Problem> {
     let (image, name) = match words.as_slice() {
         [image] => (*image, None),
         [image, word, name] if word.eq_ignore_ascii_case("as") => (*image, Some(name.to_ascii_lowercase())),
+        [image, tag] if !image.contains(':') => {
+            return Err(Problem::new(
+                line.number,
+                format!(
+                    "write FROM IMAGE, or FROM IMAGE AS NAME; did you mean FROM {image}:{tag}, or FROM {image} AS {tag}?"
+                ),
+            ));
+        }
         _ => return Err(Problem::new(line.number, "write FROM IMAGE, or FROM IMAGE AS NAME")),
     };
     if let Some(name) = &name {

@@ -20,6 +20,8 @@ pub(super) struct Line {
     pub(super) number: usize,
     /// Upper case.
     pub(super) keyword: String,
+    /// The keyword as it is written.
+    pub(super) written: String,
     /// `--name[=value]` after the keyword.
     pub(super) flags: Vec<(String, Option<String>)>,
     /// All after the flags, continued lines joined.
@@ -146,11 +148,12 @@ fn append(joined: &mut String, line: &str, escape: char) -> bool {
 
 fn instruction(joined: &str, number: usize, escape: char) -> Result<Line, Problem> {
     let end = joined.find(char::is_whitespace).unwrap_or(joined.len());
-    let (keyword, all) = (joined[..end].to_ascii_uppercase(), joined[end..].trim().to_owned());
+    let (written, all) = (joined[..end].to_owned(), joined[end..].trim().to_owned());
+    let keyword = written.to_ascii_uppercase();
     let takes_flags = matches!(keyword.as_str(), "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK");
     let (flags, rest) = if takes_flags { flags(&all, number, escape)? } else { (Vec::new(), all.as_str()) };
     let rest = rest.to_owned();
-    Ok(Line { number, keyword, flags, rest, all, heredocs: Vec::new() })
+    Ok(Line { number, keyword, written, flags, rest, all, heredocs: Vec::new() })
 }
 
 type Flags<'a> = (Vec<(String, Option<String>)>, &'a str);

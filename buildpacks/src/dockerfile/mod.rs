@@ -44,3 +44,20 @@ impl Problem {
         Self { line, text: text.into() }
     }
 }
+
+/// Edits from one short word to another (Levenshtein): tells what was probably meant.
+#[must_use]
+pub fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().take(256).collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, a) in one.chars().take(256).enumerate() {
+        let mut before = row[0];
+        row[0] = line + 1;
+        for (column, b) in other.iter().enumerate() {
+            let replaced = before + usize::from(a != *b);
+            before = row[column + 1];
+            row[column + 1] = replaced.min(row[column] + 1).min(before + 1);
+        }
+    }
+    row[other.len()]
+}

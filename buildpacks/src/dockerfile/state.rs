@@ -426,7 +426,9 @@ impl State {
                 git.commit = Some(wanted.to_ascii_lowercase());
             }
             _ => {
-                return Err("--checksum needs exactly one source that is a URL or a git repository".to_owned());
+                return Err(
+                    "--checksum needs exactly one source that is a URL or a git repository".to_owned()
+                );
             }
         }
         Ok(copy)

@@ -233,7 +233,11 @@ fn problems_name_their_line_and_what_to_write() {
     for (text, line, part) in [
         ("", 1, "no FROM"),
         ("RUN x\n", 1, "must be FROM"),
-        ("FROM a\n\nRUNN x\n", 3, "\"RUNN\" is no instruction; known are ADD"),
+        ("FROM a\n\nRUNN x\n", 3, "\"RUNN\" is no instruction; did you mean RUN?"),
+        ("FROM a\nRUN x &&\n apt-get y\n", 3, "\"apt-get\" is no instruction. If this line goes on"),
+        ("FROM a\nCMD ['a', 'b']\n", 2, "double quotes"),
+        ("FROM a\nENTRYPOINT [\"a\",]\n", 2, "none at the end"),
+        ("FROM debian bookworm\n", 1, "FROM debian:bookworm"),
         ("FROM a\nCOPY x\n", 2, "one source and a destination"),
         ("FROM a\nCOPY --form=b x y\n", 2, "no flag --form; it knows --from"),
         ("FROM a\nCOPY --from=later x y\nFROM b AS later\n", 2, "not before"),

@@ -5,7 +5,7 @@
 use super::super::error::BuildError;
 use super::super::view::{Node, View};
 use super::copy::walk;
-use berth_buildpacks::dockerfile::{Copy, Ignore, Pattern, Source};
+use berth_buildpacks::dockerfile::{Copy, Ignore, Pattern, Source, distance};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,8 @@ pub(super) fn find(copy: &Copy, from: &View, place: &Place) -> Result<Vec<Found>
     let mut found = Vec::new();
     for source in &copy.sources {
         let Source::Path(path) = source else { continue };
-        let (above, _) = if copy.parents { path.split_once("/./").unwrap_or(("", path)) } else { ("", path.as_str()) };
+        let (above, _) =
+            if copy.parents { path.split_once("/./").unwrap_or(("", path)) } else { ("", path.as_str()) };
         let above = parts(above).count();
         let here = if path.contains(['*', '?', '[']) {
             matching(from, path, copy.parents)?
@@ -121,7 +122,9 @@ fn missing(path: &str, from: &View, place: &Place) -> String {
             "{shown:?} is not in the pushed commit.{meant} Sources are paths from the top of the repository, and only what is \
              committed is there; check with: git ls-files"
         ),
-        Place::Named(place) => format!("{shown:?} is not in {place}.{meant} Is it made there, and at this path?"),
+        Place::Named(place) => {
+            format!("{shown:?} is not in {place}.{meant} Is it made there, and at this path?")
+        }
     }
 }
 
@@ -130,7 +133,8 @@ fn similar(path: &str, from: &View) -> Option<String> {
     let wanted: PathBuf = parts(path).collect();
     let name = wanted.file_name()?.to_str()?;
     let above = wanted.parent().unwrap_or(Path::new(""));
-    let beside = from.resolve(above, true).ok()?.node.and_then(|node| node.children().ok()).unwrap_or_default();
+    let beside =
+        from.resolve(above, true).ok()?.node.and_then(|node| node.children().ok()).unwrap_or_default();
     let near = beside
         .iter()
         .filter_map(|(other, _)| other.to_str())
@@ -158,22 +162,6 @@ fn similar(path: &str, from: &View) -> Option<String> {
         }
     }
     None
-}
-
-/// Edits from one word to another (Levenshtein); words of file names, so short ones.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().take(256).collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, a) in one.chars().take(256).enumerate() {
-        let mut before = row[0];
-        row[0] = line + 1;
-        for (column, b) in other.iter().enumerate() {
-            let replaced = before + usize::from(a != *b);
-            before = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(before + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -214,7 +202,11 @@ mod tests {
             let found = find(&copy(parents, sources), &view, &place).expect("found");
             found.into_iter().map(|found| found.kept.display().to_string()).collect()
         };
-        assert_eq!(kept(false, &["package.json", "yarn.lock*"]), ["package.json"], "a pattern may match nothing");
+        assert_eq!(
+            kept(false, &["package.json", "yarn.lock*"]),
+            ["package.json"],
+            "a pattern may match nothing"
+        );
         assert_eq!(kept(true, &["pkg/*/package.json"]), ["pkg/a/package.json", "pkg/b/package.json"]);
         assert_eq!(kept(true, &["./pkg/./*/package.json"]), ["a/package.json", "b/package.json"]);
         assert_eq!(

@@ -12,9 +12,9 @@ mod copy;
 mod find;
 mod mounts;
 mod steps;
-mod tools;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use super::error::BuildError;
 use super::job::{Job, Parts};
@@ -263,6 +263,9 @@ impl Building<'_> {
                 error
             }
             BuildError::Plan(text) => wrong(self.file, Problem { line: step.line, text }),
+            BuildError::StepFailed { code, .. } => {
+                wrong(self.file, Problem { line: step.line, text: failed(&step.text, code) })
+            }
             source => BuildError::Instruction {
                 file: self.file.path.clone(),
                 line: step.line,
@@ -314,6 +317,31 @@ fn leave_out(root: &Path, ignore: &Ignore) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A program's exit code in words; those of shells say why (POSIX.1-2024, Shell Command Language, 2.8.2).
+fn failed(step: &str, code: i32) -> String {
+    let why = match code {
+        126 => {
+            ": a file is there but cannot be run; is it executable (git update-index --chmod=+x FILE), and for this machine?"
+        }
+        127 => {
+            ": a program was not found; is it installed by an earlier step, and spelt so? A script may also name a missing \
+                one in its first line, or have Windows line ends"
+        }
+        134 => " (aborted, SIGABRT)",
+        137 => " (killed, SIGKILL)",
+        139 => " (a crash, SIGSEGV)",
+        _ => "",
+    };
+    format!("{step} failed with exit code {code}{why}; its output is above")
+}
+
+/// Whether a command is a shell or an interpreter that waits for somebody to type: what base images have for want of
+/// a program.
+fn waits_for_input(argv: &[String]) -> bool {
+    const SHELLS: [&str; 8] = ["sh", "bash", "ash", "dash", "python", "python3", "node", "irb"];
+    matches!(argv, [only] if SHELLS.contains(&only.rsplit('/').next().unwrap_or(only)))
+}
+
 /// What the image runs: its own command as `web`, and the Procfile's lines in place of its CMD.
 fn processes(
     config: &ImageConfig,
@@ -327,10 +355,15 @@ fn processes(
     let wants_web = procfile.keys().all(ProcessType::is_release);
     if wants_web {
         let argv: Vec<String> = config.entrypoint.iter().chain(&config.cmd).cloned().collect();
+        let what_to_do = "add CMD [\"program\", \"argument\"] at the end, or a Procfile with a line such as `web: program`";
         if argv.is_empty() {
-            return Err("the image names no program to run; add CMD [\"program\", \"argument\"] at the end, or a Procfile with \
-                        a line such as `web: program`"
-                .to_owned());
+            return Err(format!("the image names no program to run; {what_to_do}"));
+        }
+        if waits_for_input(&argv) {
+            return Err(format!(
+                "the image runs {:?} alone, which waits for somebody to type and ends; {what_to_do}",
+                argv[0]
+            ));
         }
         processes.insert(ProcessType::web(), Process::Command { argv });
     }

@@ -39,7 +39,8 @@ impl Building<'_> {
         if *from != Origin::Context {
             return Ok(Some(self.origin(from).await?.chain().join(" ")));
         }
-        let (copy, context, place) = (whole(source), self.context.clone(), Place::Context(self.ignore.clone()));
+        let (copy, context, place) =
+            (whole(source), self.context.clone(), Place::Context(self.ignore.clone()));
         let digest = move || copy::digest(&find(&copy, &View::new(vec![context]), &place)?, &[], false);
         tokio::task::spawn_blocking(digest).await?.map(Some)
     }

@@ -13,8 +13,8 @@ use crate::images::upstream::{self, Fetch, Https};
 use berth_buildpacks::dockerfile::{Copy, GitSource, Origin, Run, Source, Step, Work};
 use berth_model::{ContainerId, Digest};
 use http::HeaderMap;
-use std::ffi::{OsStr, OsString};
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -104,10 +104,24 @@ impl Building<'_> {
                 if let Some(known) = self.images.get(name) {
                     return Ok(known.clone());
                 }
-                let found = self.job.base(name).await?;
+                let found = self.job.base(name).await.map_err(|error| self.or_a_stage(name, error))?;
                 self.images.insert(name.clone(), found.clone());
                 Ok(found)
             }
+        }
+    }
+
+    /// `--from=bulid`: a name like this may be a stage that is not there.
+    fn or_a_stage(&self, name: &str, error: BuildError) -> BuildError {
+        let names: Vec<&str> = self.program.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+        match error {
+            BuildError::Plan(text) if !name.contains(['/', ':', '.']) && !names.is_empty() => {
+                BuildError::Plan(format!(
+                    "there is no stage {name:?} (stages are: {}), so it is an image: {text}",
+                    names.join(", ")
+                ))
+            }
+            error => error,
         }
     }
 

@@ -145,11 +145,15 @@ async fn hostile_dockerfiles_touch_nothing_outside() {
     image.expect("it is all below its root");
     assert!(!mark.exists() && !Path::new("/tmp/berth-escape").exists());
     for (text, part) in [
-        ("FROM debian:bookworm\nCOPY ../../../etc/hostname /x\n", "is not in the pushed commit"),
+        ("FROM debian:bookworm\nCOPY ../../../etc/hostname /x\n", "is above the repository"),
         ("FROM debian:bookworm\nCOPY main.py /etc/passwd/x\n", "through a file"),
         ("FROM debian:bookworm\nCOPY src /etc/passwd\n", "no directory"),
-        ("FROM debian:bookworm\nCOPY main.py nothing* /x/\n", "nothing*"),
+        ("FROM debian:bookworm\nCOPY main.py nothing /x/\n", "\"nothing\" is not in the pushed commit"),
         ("FROM debian:bookworm\nCOPY --chown=nobody main.py /x\n", "no \"nobody\" in /etc/passwd"),
+        ("FROM debian:bookworm\nCOPY a.secret /x\n", "left out by .dockerignore"),
+        ("FROM debian:bookworm\nCOPY --from=build main.py /x\n", "image:import"),
+        ("FROM debian:bookworm AS a\nFROM a\nCOPY --from=b /x /x\n", "no stage \"b\" (stages are: a)"),
+        ("FROM debian:bookworm\nCMD [\"/bin/sh\"]\n", "waits for somebody to type"),
         ("FROM debian:bookworm\nRUN print some words\nRUN fail\n", "Dockerfile:3"),
         ("FROM debian:bookworm\nRUN --mount=type=secret,id=NONE,required x\n", "config:set hello NONE=VALUE"),
         ("FROM scratch\nRUN x\n", "nothing to run"),

@@ -35,8 +35,7 @@ elif git fetch -q origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:ref
         found=$(git rev-parse -q --verify "$name^{commit}") && break
     done
     if [ -z "$found" ]; then
-        echo "$BERTH_GIT_URL has no branch, tag or commit $ref"
-        exit 1
+        exit 4
     fi
     git checkout -q --detach "$found"
 else
@@ -66,7 +65,10 @@ impl Fetched {
         let path = Path::new("app/repo").join(&git.directory);
         let node = view.resolve(&path, true).map_err(BuildError::disk("find", &path))?.node;
         let node = node.filter(super::super::view::Node::is_directory).ok_or_else(|| {
-            BuildError::Plan(format!("the commit {} of {} has no directory {:?}", self.commit, git.url, git.directory))
+            BuildError::Plan(format!(
+                "the commit {} of {} has no directory {:?}",
+                self.commit, git.url, git.directory
+            ))
         })?;
         Ok(Found { path: PathBuf::new(), kept: PathBuf::new(), node })
     }
@@ -84,6 +86,9 @@ impl Building<'_> {
         env.extend(self.git_login(&git.url));
         let title = format!("fetching {}", git.url);
         let upper = self.tool(&title, GIT, env, None).await.map_err(|error| match error {
+            BuildError::StepFailed { code: 4, .. } => {
+                BuildError::Plan(format!("{} has no branch, tag or commit {:?}", git.url, git.reference))
+            }
             BuildError::StepFailed { .. } => BuildError::Plan(format!(
                 "{} cannot be fetched; what git says is above. A private repository needs a token: \
                  berth config:set {} GIT_AUTH_TOKEN=…",
@@ -96,7 +101,10 @@ impl Building<'_> {
         if let Some(wanted) = &git.commit
             && !commit.starts_with(wanted.as_str())
         {
-            return Err(BuildError::Plan(format!("{} is at commit {commit}, but --checksum says {wanted}", git.url)));
+            return Err(BuildError::Plan(format!(
+                "{} is at commit {commit}, but --checksum says {wanted}",
+                git.url
+            )));
         }
         let (dir, base) = (source::fresh(&self.job.dir, "repository"), self.turn.base);
         let to = dir.clone();
@@ -108,7 +116,8 @@ impl Building<'_> {
     /// The config var `GIT_AUTH_TOKEN`, as BuildKit's secret of this name: for the repository's own server alone.
     fn git_login(&self, url: &str) -> Vec<(String, String)> {
         let config = &self.job.request.config;
-        let token = config.iter().find(|(name, _)| name.as_str() == "GIT_AUTH_TOKEN").map(|(_, token)| token.trim());
+        let token =
+            config.iter().find(|(name, _)| name.as_str() == "GIT_AUTH_TOKEN").map(|(_, token)| token.trim());
         let server = url.strip_prefix("https://").and_then(|rest| rest.split('/').next());
         let (Some(token), Some(server)) = (token.filter(|token| !token.is_empty()), server) else {
             return Vec::new();
