@@ -22,6 +22,7 @@ pub mod remarks;
 pub mod runtime;
 mod server;
 mod server_builds;
+mod site_files;
 pub mod supervise;
 mod terminal;
 pub mod volumes;

@@ -85,6 +85,7 @@ pub(crate) fn first_status(record: &Record, begin: &Begin) -> ContainerStatus {
         published: Vec::new(),
         pid: None,
         static_root: record.static_root.clone(),
+        static_rules: record.static_rules.clone(),
         advice: None,
     }
 }
@@ -259,6 +260,12 @@ impl Life {
                 site.root
             ));
         };
+        let (dir, own) = (root.clone(), site.rules.clone());
+        let read = tokio::task::spawn_blocking(move || crate::site_files::rules(&dir, own)).await;
+        match read.map_err(|error| error.to_string()).and_then(|rules| rules) {
+            Ok(rules) => self.record.static_rules = rules,
+            Err(reason) => return End::Failed(reason),
+        }
         self.record.incarnation += 1;
         self.record.started_ms = now_ms();
         self.record.boot.clone_from(&self.node.boot);
@@ -268,6 +275,7 @@ impl Life {
         self.update(|status| {
             status.state = ContainerState::Running { since_ms, ready: true };
             status.static_root.clone_from(&self.record.static_root);
+            status.static_rules.clone_from(&self.record.static_rules);
         });
         self.stop.cancelled().await;
         End::Removed

@@ -6,6 +6,7 @@
 use crate::files::{self, Durability};
 use berth_model::ContainerId;
 use berth_model::container::{ContainerSpec, ContainerState, Stop};
+use berth_model::site::SiteRules;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct Record {
     pub ready: bool,
     /// For a static site: the directory that is served.
     pub static_root: Option<String>,
+    /// For a static site: its headers and redirects.
+    #[serde(default, skip_serializing_if = "SiteRules::is_empty")]
+    pub static_rules: SiteRules,
     /// The signal that its image wants to be stopped with (`STOPSIGNAL`), if it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<i32>,
@@ -48,6 +52,7 @@ impl Record {
             passed: false,
             ready: false,
             static_root: None,
+            static_rules: SiteRules::default(),
             stop_signal: None,
             boot: String::new(),
             settled: None,

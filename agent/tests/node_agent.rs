@@ -407,7 +407,11 @@ async fn a_crash_loop_ends_and_unfit_containers_say_why() {
     let mut hungry = node.spec("hungry", "dd if=/dev/zero of=/dev/null bs=200M count=1");
     hungry.restart = RestartPolicy::Never;
     let mut site = node.spec("site", "");
-    site.run = Process::Static(StaticSite { root: "/app/public".into(), spa_fallback: false });
+    site.run = Process::Static(StaticSite {
+        root: "/app/public".into(),
+        spa_fallback: false,
+        rules: Default::default(),
+    });
     let specs = [crashing.clone(), deaf.clone(), missing.clone(), hungry.clone(), site.clone()];
     node.controller.assign(&specs);
     let state = async |spec: &ContainerSpec, what: &str| {

@@ -5,6 +5,7 @@
 use crate::draft::Draft;
 use crate::error::CHOICE;
 use crate::exclude::Exclude;
+use crate::static_site::Generator;
 use crate::tree::SourceTree;
 use crate::{
     PlanError, Settings, dockerfile_app, go, java, node, php, procfile_only, python, ruby, rust, static_site,
@@ -111,6 +112,10 @@ fn choose(
         return Ok(("dockerfile", format!("builder dockerfile: {file} exists; {other}")));
     }
     let other = format!("another builder can be chosen with the config var BERTH_BUILDER ({CHOICE})");
+    if let Some(generator) = generator(tree, procfile) {
+        let (shown, file) = generator.shown();
+        return Ok(("static", format!("builder static: {file} exists, a site that {shown} makes; {other}")));
+    }
     if let Some((builder, file)) = before_assets(tree) {
         return Ok((builder, format!("builder {builder}: {file} exists; {other}")));
     }
@@ -151,6 +156,30 @@ fn choose(
     let shown = names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
     let found = if more > 0 { format!("only {shown} and {more} more") } else { format!("only {shown}") };
     Err(PlanError::Unknown { found })
+}
+
+/// A generator of sites whose sources the tree is, unless it is an app that has something to start.
+fn generator(tree: &dyn SourceTree, procfile: &Procfile) -> Option<Generator> {
+    let found = static_site::detect(tree)?;
+    let stays = procfile.0.keys().any(|process| !process.is_release());
+    let node_starts = tree.glance("package.json").is_some_and(|text| {
+        let json: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        let scripts = json.as_ref().and_then(|json| json.get("scripts"));
+        let script =
+            |name: &str| scripts.and_then(|scripts| scripts.get(name)).and_then(serde_json::Value::as_str);
+        script("start").is_some_and(|line| !line.contains("hugo") && !line.contains("jekyll"))
+    });
+    if stays || node_starts || tree.has("config.ru") || tree.has("main.go") || python::starts(tree) {
+        return None;
+    }
+    match found {
+        Generator::Hugo(_) | Generator::Jekyll(_) => Some(found),
+        // Documentation is often beside what it documents.
+        Generator::MkDocs(_) | Generator::Sphinx(_) => {
+            (before_assets(tree).is_none() && !tree.has("package.json") && foreign(tree).is_none())
+                .then_some(found)
+        }
+    }
 }
 
 /// Languages that come before Python and Node.js: those are often there for tools and assets beside them.

@@ -83,6 +83,10 @@ impl<'a> Draft<'a> {
         if as_root {
             key.add("root");
         }
+        // A layer that no image gets is not packed, so an image cannot have it.
+        if !step.launch {
+            key.add("tools");
+        }
         let below = |name: &&str| self.layers.iter().find(|layer| layer.name == *name);
         key.add_all(step.uses.iter().filter_map(below).map(|layer| layer.key.as_str()));
         let sources = &step.sources;

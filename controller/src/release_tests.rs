@@ -161,7 +161,8 @@ fn checks_that_only_watch_do_not_replace_the_one_for_the_start() {
 
 #[test]
 fn a_static_site_is_one_directory_without_checks() {
-    let site = Process::Static(StaticSite { root: "/app".into(), spa_fallback: false });
+    let site =
+        Process::Static(StaticSite { root: "/app".into(), spa_fallback: false, rules: Default::default() });
     let mut image = image(&[]);
     image.processes.insert(ProcessType::web(), site);
     let slots = slots(&image, &counts(&[("web", 5)]));

@@ -96,9 +96,10 @@ fn target(one: &Serving<'_>, health: &impl Health) -> Target {
             .web
             .iter()
             .filter_map(|spec| health.status(&spec.id))
-            .find_map(|status| if is_ready(status) { status.static_root.clone() } else { None });
+            .filter(|status| is_ready(status))
+            .find_map(|status| Some((status.static_root.clone()?, status.static_rules.clone())));
         return match root {
-            Some(root) => Target::Static { root, spa_fallback: site.spa_fallback },
+            Some((root, rules)) => Target::Static { root, spa_fallback: site.spa_fallback, rules },
             None => Target::Backends { backends: Vec::new() },
         };
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::release::tests::{app, image};
 use crate::release::{Parts, desire, release};
 use berth_model::image::StaticSite;
+use berth_model::site::SiteRules;
 use berth_model::{AppName, ProcessType};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,6 +31,7 @@ fn status(state: ContainerState) -> ContainerStatus {
         published: Vec::new(),
         pid: None,
         static_root: None,
+        static_rules: SiteRules::default(),
         advice: None,
     }
 }
@@ -89,13 +91,21 @@ fn an_app_without_web_says_so_and_one_whose_web_is_not_ready_waits() {
 #[test]
 fn a_static_site_is_served_from_where_its_node_has_it() {
     let (app, mut specs) = (app(), specs(1));
-    specs[0].run = Process::Static(StaticSite { root: "/app/public".into(), spa_fallback: true });
+    specs[0].run = Process::Static(StaticSite {
+        root: "/app/public".into(),
+        spa_fallback: true,
+        rules: Default::default(),
+    });
     let ready = ContainerStatus { static_root: Some("/data/layer/app/public".into()), ..running(true) };
     let health = BTreeMap::from([(specs[0].id.clone(), ready)]);
     let serving =
         Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
     let table = routes(&[serving], &health);
-    let expected = Target::Static { root: "/data/layer/app/public".into(), spa_fallback: true };
+    let expected = Target::Static {
+        root: "/data/layer/app/public".into(),
+        spa_fallback: true,
+        rules: Default::default(),
+    };
     assert_eq!(table.http[0].target, expected);
 }
 

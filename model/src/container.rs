@@ -2,6 +2,7 @@
 
 use crate::check::Check;
 use crate::image::{ImageRef, Process};
+use crate::site::SiteRules;
 use crate::{AppName, ContainerId, EnvName, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -220,6 +221,9 @@ pub struct ContainerStatus {
     pub pid: Option<u32>,
     /// For a static site: the directory on the node that holds it.
     pub static_root: Option<String>,
+    /// For a static site: its headers and redirects.
+    #[serde(default, skip_serializing_if = "SiteRules::is_empty")]
+    pub static_rules: SiteRules,
     /// What its developer should know although it runs, such as that it listens on another port.
     #[serde(default)]
     pub advice: Option<String>,

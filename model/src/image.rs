@@ -1,5 +1,6 @@
 //! Images: what a build makes and a release names.
 
+use crate::site::SiteRules;
 use crate::{Digest, EnvName, ProcessType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,6 +54,9 @@ pub struct StaticSite {
     /// Answer unknown paths without a file extension with `/index.html` and 200 (single-page applications).
     #[serde(default)]
     pub spa_fallback: bool,
+    /// Headers and redirects of the app's settings; those of `_headers` and `_redirects` in `root` come before them.
+    #[serde(default, skip_serializing_if = "SiteRules::is_empty")]
+    pub rules: SiteRules,
 }
 
 /// The environment, user and directory an image's processes start with (OCI image-spec, `config`).

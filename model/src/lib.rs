@@ -18,6 +18,7 @@ pub mod procfile;
 pub mod registry;
 pub mod release;
 pub mod route;
+pub mod site;
 
 pub use digest::Digest;
 pub use image_name::ImageName;

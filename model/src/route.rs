@@ -1,5 +1,6 @@
 //! Routes: what the proxy serves. One immutable table, swapped whole.
 
+use crate::site::SiteRules;
 use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +46,9 @@ pub enum Target {
         root: String,
         /// See [`crate::image::StaticSite::spa_fallback`].
         spa_fallback: bool,
+        /// Headers and redirects.
+        #[serde(default, skip_serializing_if = "SiteRules::is_empty")]
+        rules: SiteRules,
     },
     /// The app has no running `web`: 502.
     NoWeb,

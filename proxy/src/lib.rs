@@ -20,6 +20,7 @@ mod pages;
 mod reply;
 mod settings;
 mod site_path;
+mod site_rules;
 mod static_files;
 mod table;
 mod tcp;

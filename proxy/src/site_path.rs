@@ -63,9 +63,32 @@ impl SitePath {
         self.name.rsplit(|b| *b == b'/').next().is_some_and(|last| last.contains(&b'.'))
     }
 
+    /// The path as rules are matched against: encoded anew, so that every way to write it is the same one.
+    pub(crate) fn canonical(&self) -> String {
+        let mut out = self.encoded();
+        if self.folder && out.len() > 1 {
+            out.push(b'/');
+        }
+        String::from_utf8(out).unwrap_or_default() // it is ASCII
+    }
+
+    /// `?` and what follows, or nothing.
+    pub(crate) fn query(&self) -> &[u8] {
+        &self.query
+    }
+
     /// The same path and query with a final slash, for `Location`: encoded anew, with exactly one slash in front, so that
     /// it cannot name another host.
     pub(crate) fn with_slash(&self) -> Vec<u8> {
+        let mut out = self.encoded();
+        if out.len() > 1 {
+            out.push(b'/');
+        }
+        out.extend_from_slice(&self.query);
+        out
+    }
+
+    fn encoded(&self) -> Vec<u8> {
         let mut out = vec![b'/'];
         for byte in &self.name {
             if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
@@ -74,10 +97,6 @@ impl SitePath {
                 out.extend_from_slice(format!("%{byte:02X}").as_bytes());
             }
         }
-        if !self.name.is_empty() {
-            out.push(b'/');
-        }
-        out.extend_from_slice(&self.query);
         out
     }
 }

@@ -11,6 +11,8 @@ use crate::io::{self, Progress};
 use crate::media::media_type;
 use crate::pages::Page;
 use crate::site_path::SitePath;
+use crate::site_rules::{Fields, Led, Rules};
+use berth_model::site::SiteRules;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use std::ffi::OsStr;
@@ -31,13 +33,14 @@ pub(crate) struct Site {
     /// The rest; layers hold what users made, so no symlink is followed on this way.
     root: PathBuf,
     spa_fallback: bool,
+    rules: Arc<Rules>,
 }
 
 /// What a path leads to.
 enum Found {
     File(File),
-    /// A directory was asked for without its final slash.
-    Redirect,
+    /// Somewhere else: status, `Location`.
+    Redirect(u16, Vec<u8>),
     Missing,
 }
 
@@ -60,13 +63,13 @@ struct Accepts {
 
 impl Site {
     /// The site at `root`; `bases` are the names of the data directory.
-    pub(crate) fn new(root: &Path, bases: &[PathBuf], spa_fallback: bool) -> Self {
+    pub(crate) fn new(root: &Path, bases: &[PathBuf], spa_fallback: bool, rules: &SiteRules) -> Self {
         let within =
             bases.iter().find_map(|base| Some((base.clone(), root.strip_prefix(base).ok()?.to_owned())));
         let (base, root) = within.unwrap_or_else(|| {
             ("/".into(), root.strip_prefix("/").map_or_else(|_| root.to_owned(), Path::to_owned))
         });
-        Self { base, root, spa_fallback }
+        Self { base, root, spa_fallback, rules: Arc::new(Rules::new(rules)) }
     }
 
     fn open_root(&self, how: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -87,39 +90,47 @@ impl Site {
             }
         };
         let look = Look { root, accepts, how };
-        if !path.is_hidden() {
-            let exact = look.open(path.file())?;
-            match exact {
-                Some((fd, stat)) if is(&stat, FileType::RegularFile) && !path.is_folder() => {
-                    return look.file(fd, stat, path.file().to_vec(), 200).map(Found::File);
-                }
-                Some((_, stat)) if is(&stat, FileType::Directory) => {
-                    let index = path.join(b"index.html");
-                    if let Some((fd, stat)) = look.regular(&index)? {
-                        let found = || look.file(fd, stat, index, 200).map(Found::File);
-                        return if path.is_folder() { found() } else { Ok(Found::Redirect) };
-                    }
-                }
-                _ => {}
-            }
-            if !path.is_folder() {
-                let page = [path.file(), b".html"].concat();
-                if let Some((fd, stat)) = look.regular(&page)? {
-                    return look.file(fd, stat, page, 200).map(Found::File);
-                }
-            }
+        let canonical = if self.rules.redirects() { path.canonical() } else { String::new() };
+        if let Some(found) = self.led(&look, path, &canonical, true)? {
+            return Ok(found);
         }
-        let fallback: &[(&[u8], u16)] = match self.spa_fallback && !path.has_extension() && !path.is_hidden()
-        {
-            true => &[(b"index.html", 200), (b"404.html", 404)],
-            false => &[(b"404.html", 404)],
-        };
-        for (name, status) in fallback {
+        if let Some(found) = look.find(path, 200)? {
+            return Ok(found);
+        }
+        if let Some(found) = self.led(&look, path, &canonical, false)? {
+            return Ok(found);
+        }
+        let spa = self.spa_fallback && !path.has_extension() && !path.is_hidden();
+        let index = spa.then_some((&b"index.html"[..], 200));
+        let error_page = self.rules.error_page.as_deref().map(|name| (name, 404));
+        for (name, status) in index.into_iter().chain(error_page).chain([(&b"404.html"[..], 404)]) {
             if let Some((fd, stat)) = look.regular(name)? {
-                return look.file(fd, stat, name.to_vec(), *status).map(Found::File);
+                return look.file(fd, stat, name.to_vec(), status).map(Found::File);
             }
         }
         Ok(Found::Missing)
+    }
+
+    /// Where the site's own rules lead: those that count before files, or those after.
+    fn led(
+        &self,
+        look: &Look,
+        path: &SitePath,
+        canonical: &str,
+        force: bool,
+    ) -> Result<Option<Found>, Errno> {
+        if canonical.is_empty() || path.is_hidden() {
+            return Ok(None);
+        }
+        match self.rules.lead(canonical, path.query(), force) {
+            None => Ok(None),
+            Some(Led::Elsewhere(status, location)) => Ok(Some(Found::Redirect(status, location))),
+            // A file that is not there is as if there were no rule.
+            Some(Led::File(status, target)) => match SitePath::parse(target.as_bytes()) {
+                Some(path) => look.find(&path, status),
+                None => Ok(None),
+            },
+        }
     }
 }
 
@@ -147,6 +158,37 @@ impl Look {
             Err(error) if self.how.contains(ResolveFlags::CACHED) && is_uncached(error) => Err(error),
             Err(_) => Ok(None),
         }
+    }
+
+    /// The file, page or directory that `path` names, or where its directory is.
+    fn find(&self, path: &SitePath, status: u16) -> Result<Option<Found>, Errno> {
+        if path.is_hidden() || matches!(path.file(), b"_headers" | b"_redirects") {
+            return Ok(None);
+        }
+        match self.open(path.file())? {
+            Some((fd, stat)) if is(&stat, FileType::RegularFile) && !path.is_folder() => {
+                return self.file(fd, stat, path.file().to_vec(), status).map(|file| Some(Found::File(file)));
+            }
+            Some((_, stat)) if is(&stat, FileType::Directory) => {
+                let index = path.join(b"index.html");
+                if let Some((fd, stat)) = self.regular(&index)? {
+                    // For a rewrite the client's own path counts: there is nothing to add a slash to.
+                    return if path.is_folder() || path.file() == b"." || status != 200 {
+                        self.file(fd, stat, index, status).map(|file| Some(Found::File(file)))
+                    } else {
+                        Ok(Some(Found::Redirect(301, path.with_slash())))
+                    };
+                }
+            }
+            _ => {}
+        }
+        if !path.is_folder() {
+            let page = [path.file(), b".html"].concat();
+            if let Some((fd, stat)) = self.regular(&page)? {
+                return self.file(fd, stat, page, status).map(|file| Some(Found::File(file)));
+            }
+        }
+        Ok(None)
     }
 
     fn regular(&self, name: &[u8]) -> Result<Option<(OwnedFd, Stat)>, Errno> {
@@ -294,13 +336,16 @@ pub(crate) async fn answer(
     let mut out = Head::take();
     let sending = match found {
         Found::Missing => return Outcome::Fail(Page::of(404)),
-        Found::Redirect => {
-            line(&mut out.0, &[b"HTTP/1.1 301 Moved Permanently\r\nLocation: ", &path.with_slash()]);
+        Found::Redirect(status, location) => {
+            line(&mut out.0, &[redirect_line(status), b"\r\nLocation: ", &location]);
             line(&mut out.0, &[b"Content-Length: 0"]);
-            trace.status = 301;
+            trace.status = status;
             None
         }
-        Found::File(file) => describe(file, &wishes, request.method, &mut out.0, trace),
+        Found::File(file) => {
+            let fields = site.rules.fields(&path);
+            describe(file, &fields, &wishes, request.method, &mut out.0, trace)
+        }
     };
     if close {
         line(&mut out.0, &[b"Connection: close"]);
@@ -313,6 +358,17 @@ pub(crate) async fn answer(
         Err(_) => Outcome::Abort,
         Ok(()) if close => Outcome::Close,
         Ok(()) => Outcome::Again,
+    }
+}
+
+/// RFC 9110 §15.4.
+fn redirect_line(status: u16) -> &'static [u8] {
+    match status {
+        302 => b"HTTP/1.1 302 Found",
+        303 => b"HTTP/1.1 303 See Other",
+        307 => b"HTTP/1.1 307 Temporary Redirect",
+        308 => b"HTTP/1.1 308 Permanent Redirect",
+        _ => b"HTTP/1.1 301 Moved Permanently",
     }
 }
 
@@ -333,6 +389,7 @@ fn entity_tag(file: &File) -> String {
 /// Writes the head of the answer with `file`. Returns what of it follows.
 fn describe(
     file: File,
+    fields: &Fields<'_>,
     wishes: &Wishes<'_>,
     method: Method,
     out: &mut Vec<u8>,
@@ -370,8 +427,12 @@ fn describe(
             line(out, &[format!("Content-Range: bytes */{size}\r\nContent-Length: 0").as_bytes()]);
         }
         _ => {
-            line(out, &[b"Content-Type: ", media_type(&file.name).as_bytes()]);
-            line(out, &[b"X-Content-Type-Options: nosniff"]);
+            if !fields.has("content-type") {
+                line(out, &[b"Content-Type: ", media_type(&file.name).as_bytes()]);
+            }
+            if !fields.has("x-content-type-options") {
+                line(out, &[b"X-Content-Type-Options: nosniff"]);
+            }
             line(out, &[b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes()]);
             if trace.status == 206 {
                 let last = first + length - 1;
@@ -384,7 +445,13 @@ fn describe(
     }
     if file.status == 200 {
         line(out, &[b"ETag: ", tag.as_bytes(), b"\r\nLast-Modified: ", changed.as_bytes()]);
-        line(out, &[b"Accept-Ranges: bytes\r\nCache-Control: public, max-age=0, must-revalidate"]);
+        line(out, &[b"Accept-Ranges: bytes"]);
+        if !fields.has("cache-control") {
+            line(out, &[b"Cache-Control: public, max-age=0, must-revalidate"]);
+        }
+    }
+    for (name, value) in fields.set() {
+        line(out, &[name.as_bytes(), b": ", value.as_bytes()]);
     }
     if file.varies {
         line(out, &[b"Vary: Accept-Encoding"]);

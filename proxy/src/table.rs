@@ -79,8 +79,8 @@ impl Table {
                 route::Target::Backends { backends } => {
                     Target::Backends(table.backends_of(backends, before, threads, changed))
                 }
-                route::Target::Static { root, spa_fallback } => {
-                    Target::Static(Site::new(root.as_ref(), bases, *spa_fallback))
+                route::Target::Static { root, spa_fallback, rules } => {
+                    Target::Static(Site::new(root.as_ref(), bases, *spa_fallback, rules))
                 }
                 route::Target::NoWeb => Target::NoWeb,
             };

@@ -36,7 +36,7 @@ const CA_NAMES: [&str; 8] = [
     "DENO_CERT",
 ];
 /// Variables of the agent that builds get too: proxies and mirrors.
-const PASSED_ON: [&str; 20] = [
+const PASSED_ON: [&str; 21] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -55,6 +55,7 @@ const PASSED_ON: [&str; 20] = [
     "BERTH_DEBIAN_MIRROR",
     "BERTH_DEBIAN_SECURITY_MIRROR",
     "BERTH_GO_MIRROR",
+    "BERTH_HUGO_MIRROR",
     "BERTH_JAVA_MIRROR",
     "BERTH_RUBY_MIRROR",
 ];

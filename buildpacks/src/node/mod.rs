@@ -13,6 +13,7 @@ use crate::error::invalid;
 use crate::tree::SourceTree;
 use berth_model::ProcessType;
 use berth_model::image::{Process, StaticSite};
+use berth_model::site::SiteRules;
 use package::{INSTALL_SCRIPTS, Kind, Manager, Package};
 use start::Start;
 use std::collections::BTreeSet;
@@ -90,7 +91,11 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         _ => None,
     });
     if let Some((Start::Site(dir), _)) = &web {
-        let web = Process::Static(StaticSite { root: format!("/app/{dir}"), spa_fallback: *dir != "out" });
+        let web = Process::Static(StaticSite {
+            root: format!("/app/{dir}"),
+            spa_fallback: *dir != "out",
+            rules: SiteRules::default(),
+        });
         processes.entry(ProcessType::web()).or_insert(web);
     }
     let path = ["/app/node_modules/.bin", "/layers/node/bin", "/layers/node-manager/bin"];

@@ -74,6 +74,21 @@ pub(super) enum Install {
     UvLock,
     /// `uv pip install .`
     Project,
+    /// No package at all.
+    Nothing,
+}
+
+impl Manifest {
+    /// One that names no packages.
+    pub(super) fn of_text(file: &'static str) -> Self {
+        Self {
+            file,
+            install: Install::Nothing,
+            packages: Packages::default(),
+            sources: Vec::new(),
+            variables: BTreeSet::new(),
+        }
+    }
 }
 
 /// The manifest that counts: the first of these that exists. The order is that of Heroku's buildpack, which reads
@@ -120,12 +135,16 @@ pub(super) fn find(tree: &dyn SourceTree) -> Result<(Option<Manifest>, Vec<Strin
 }
 
 fn requirements_txt(tree: &dyn SourceTree) -> Result<Manifest, PlanError> {
-    const FILE: &str = "requirements.txt";
-    let found = requirements::read(tree, FILE)?;
+    requirements_file(tree, "requirements.txt")
+}
+
+/// A file in pip's format.
+pub(super) fn requirements_file(tree: &dyn SourceTree, file: &'static str) -> Result<Manifest, PlanError> {
+    let found = requirements::read(tree, file)?;
     let sources = if found.local { vec![".".to_owned()] } else { found.files.into_iter().collect() };
     Ok(Manifest {
-        file: FILE,
-        install: Install::File(FILE),
+        file,
+        install: Install::File(file),
         packages: found.packages,
         sources,
         variables: found.variables,

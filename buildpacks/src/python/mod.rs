@@ -69,9 +69,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
     if manifest.is_some() || may_download {
         uv(draft)?;
     }
-    runtime(draft, &wanted, origin)?;
+    runtime(draft, &wanted, origin, true)?;
     if let Some(manifest) = &manifest {
-        dependencies(draft, manifest)?;
+        dependencies(draft, manifest, "", true)?;
     }
     let project =
         manifest.as_ref().map(|manifest| installs_itself(tree, manifest)).transpose()?.unwrap_or(false);
@@ -100,6 +100,69 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
     Ok(Outcome { processes: draft.processes(web.map(|(line, _)| line)), config: image_config(&path, &env) })
 }
 
+/// Files that name the packages of documentation, before those of the app.
+const DOCUMENTATION: [&str; 6] = [
+    "docs/requirements.txt",
+    "doc/requirements.txt",
+    "docs-requirements.txt",
+    "requirements-docs.txt",
+    "requirements/docs.txt",
+    "requirements/doc.txt",
+];
+
+/// Whether the tree is a Python app that has something to start.
+pub(crate) fn starts(tree: &dyn SourceTree) -> bool {
+    let manifest = manifest::find(tree).ok().and_then(|(manifest, _)| manifest);
+    let packages = manifest.map(|manifest| manifest.packages).unwrap_or_default();
+    detect(tree).is_some() && web::default(tree, &packages).is_some()
+}
+
+/// Adds layers, which no image gets, with Python, the tree's packages and the program `tool`. Gives their names.
+pub(crate) fn tool(draft: &mut Draft<'_>, tool: &'static str) -> Result<Vec<&'static str>, PlanError> {
+    let first = draft.layers.len();
+    let (wanted, origin) = version::wanted(draft.tree)?;
+    let manifest = match DOCUMENTATION.into_iter().find(|file| draft.tree.has(file)) {
+        Some(file) => Some(manifest::requirements_file(draft.tree, file)?),
+        None => manifest::find(draft.tree)?.0,
+    };
+    uv(draft)?;
+    runtime(draft, &wanted, origin, false)?;
+    let mut manifest = manifest.unwrap_or_else(|| Manifest::of_text("(no file of packages)"));
+    let mut extra = String::new();
+    if !manifest.packages.has(tool) {
+        let named = if manifest.packages.any {
+            format!("{} does not name it", manifest.file)
+        } else {
+            "no file names packages".to_owned()
+        };
+        draft.notes.push(format!("{tool}: the newest, since {named}"));
+        extra = format!("\"$uv\" pip install {tool}\n");
+    }
+    // Code of the repository is documented, not installed, unless its packages cannot be had otherwise.
+    if matches!(manifest.install, Install::Project) && !manifest.packages.has(tool) {
+        manifest = Manifest::of_text(manifest.file);
+    }
+    dependencies(draft, &manifest, &extra, false)?;
+    Ok(draft.layers[first..]
+        .iter()
+        .filter_map(|layer| match layer.name.as_str() {
+            "python/uv" => Some("python/uv"),
+            "python/runtime" => Some("python/runtime"),
+            "python/dependencies" => Some("python/dependencies"),
+            _ => None,
+        })
+        .collect())
+}
+
+/// What programs of those layers need.
+pub(crate) fn tool_env() -> Vec<(&'static str, String)> {
+    vec![
+        ("VIRTUAL_ENV", VENV.to_owned()),
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+        ("PATH", format!("{VENV}/bin:{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin")),
+    ]
+}
+
 fn uv(draft: &mut Draft<'_>) -> Result<(), PlanError> {
     draft.step(Step {
         name: "python/uv",
@@ -123,7 +186,12 @@ fn uv(draft: &mut Draft<'_>) -> Result<(), PlanError> {
     })
 }
 
-fn runtime(draft: &mut Draft<'_>, wanted: &Wanted, origin: Option<&str>) -> Result<(), PlanError> {
+fn runtime(
+    draft: &mut Draft<'_>,
+    wanted: &Wanted,
+    origin: Option<&str>,
+    launch: bool,
+) -> Result<(), PlanError> {
     let (title, note) = match (wanted, origin) {
         (Wanted::Any, _) | (_, None) => (
             "Installing Python".to_owned(),
@@ -153,7 +221,7 @@ fn runtime(draft: &mut Draft<'_>, wanted: &Wanted, origin: Option<&str>) -> Resu
         keep_app: false,
         outputs: vec![PYTHON],
         caches: Vec::new(),
-        launch: true,
+        launch,
         // Not uv: the interpreter is the same whichever uv fetched it.
         uses: Vec::new(),
     })
@@ -177,7 +245,13 @@ fn uv_env() -> Vec<(&'static str, String)> {
     .into()
 }
 
-fn dependencies(draft: &mut Draft<'_>, manifest: &Manifest) -> Result<(), PlanError> {
+/// The packages of `manifest`, and what `extra` installs.
+fn dependencies(
+    draft: &mut Draft<'_>,
+    manifest: &Manifest,
+    extra: &str,
+    launch: bool,
+) -> Result<(), PlanError> {
     let install = match &manifest.install {
         // As pip does: the best version of all indexes. (uv alone would take the first index that has the name.)
         Install::File(file) => format!("\"$uv\" pip install --index-strategy unsafe-best-match -r {file}\n"),
@@ -190,6 +264,7 @@ fn dependencies(draft: &mut Draft<'_>, manifest: &Manifest) -> Result<(), PlanEr
                 .to_owned()
         }
         Install::Project => "\"$uv\" pip install .\n".to_owned(),
+        Install::Nothing => String::new(),
     };
     let wanted = |name: &str| {
         let is_for_tools = name.starts_with("PIP_") || name.starts_with("UV_") || name.starts_with("POETRY_");
@@ -210,13 +285,13 @@ fn dependencies(draft: &mut Draft<'_>, manifest: &Manifest) -> Result<(), PlanEr
         name: "python/dependencies",
         title: "Installing dependencies with uv".to_owned(),
         notes,
-        script: format!("{}{install}", include_str!("dependencies.sh")),
+        script: format!("{}{install}{extra}", include_str!("dependencies.sh")),
         env,
         sources: manifest.sources.clone(),
         keep_app: false,
         outputs: vec![VENV],
         caches: vec![("uv", "/cache/uv")],
-        launch: true,
+        launch,
         uses: vec!["python/uv", "python/runtime"],
     };
     draft.step(step)

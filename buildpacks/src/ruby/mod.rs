@@ -49,9 +49,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
             example: "bundle exec puma -p $PORT",
         });
     }
-    runtime(draft, &gems)?;
+    runtime(draft, &gems, true)?;
     if gems.bundled {
-        dependencies(draft, &gems)?;
+        dependencies(draft, &gems, true)?;
     }
     let mut notes = Vec::new();
     if let Some((line, reason)) = &web {
@@ -84,6 +84,19 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
     }
     let path = ["/app/bin", "/layers/ruby/bin"];
     Ok(Outcome { processes: draft.processes(web.map(|(line, _)| line)), config: image_config(&path, &env) })
+}
+
+/// Adds layers, which no image gets, with Ruby and the gems of the Gemfile. Gives their names.
+pub(crate) fn tool(draft: &mut Draft<'_>) -> Result<[&'static str; 3], PlanError> {
+    let gems = gems(draft.tree)?;
+    runtime(draft, &gems, false)?;
+    dependencies(draft, &gems, false)?;
+    Ok(["ruby/runtime", "ruby/headers", "ruby/dependencies"])
+}
+
+/// What programs of those gems need.
+pub(crate) fn tool_env(draft: &Draft<'_>) -> Result<Vec<(&'static str, String)>, PlanError> {
+    Ok(env(gems(draft.tree)?.locked, draft.var("BUNDLE_WITHOUT")))
 }
 
 fn gems(tree: &dyn SourceTree) -> Result<Gems, PlanError> {
@@ -156,7 +169,7 @@ fn web(tree: &dyn SourceTree, gems: &Gems) -> Option<(String, &'static str)> {
     Some((format!("{bundle}ruby {program} -o 0.0.0.0 -p $PORT"), "Sinatra"))
 }
 
-fn runtime(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
+fn runtime(draft: &mut Draft<'_>, gems: &Gems, launch: bool) -> Result<(), PlanError> {
     let (wanted, text, origin) = version::wanted(draft.tree)?;
     if let Wanted::Source(version) = wanted {
         if !gems.bundled {
@@ -185,7 +198,7 @@ fn runtime(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
             keep_app: false,
             outputs: vec!["/layers/ruby"],
             caches: Vec::new(),
-            launch: true,
+            launch,
             uses: Vec::new(),
         });
     }
@@ -207,7 +220,7 @@ fn runtime(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
             packages,
             script: "packages\nruby --version\n",
             env: Vec::new(),
-            launch: true,
+            launch,
             uses: Vec::new(),
         },
     )?;
@@ -248,7 +261,7 @@ fn env(gems_locked: bool, without: Option<&str>) -> Vec<(&'static str, String)> 
     env
 }
 
-fn dependencies(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
+fn dependencies(draft: &mut Draft<'_>, gems: &Gems, launch: bool) -> Result<(), PlanError> {
     let notes = match gems.locked {
         true => "gems come from Gemfile.lock".to_owned(),
         false => {
@@ -268,7 +281,7 @@ fn dependencies(draft: &mut Draft<'_>, gems: &Gems) -> Result<(), PlanError> {
         keep_app: false,
         outputs: vec![GEMS],
         caches: vec![("ruby", "/cache/ruby")],
-        launch: true,
+        launch,
         uses: vec!["ruby/runtime", "ruby/headers"],
     })
 }

@@ -90,7 +90,11 @@ mod tests {
         let worker =
             Process::Command { argv: ["/bin/bash", "-c", "python w.py"].map(str::to_owned).to_vec() };
         let tool = Process::Command { argv: vec!["/tool".to_owned(), "-x".to_owned()] };
-        let site = Process::Static(StaticSite { root: "/app".to_owned(), spa_fallback: false });
+        let site = Process::Static(StaticSite {
+            root: "/app".to_owned(),
+            spa_fallback: false,
+            rules: Default::default(),
+        });
         let processes = [("worker", worker), ("tool", tool), ("web", site)]
             .map(|(name, run)| (ProcessType::parse(name).expect("valid"), run));
         Release {

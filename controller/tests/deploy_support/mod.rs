@@ -374,6 +374,7 @@ fn status_of(spec: &ContainerSpec, script: &Script, address: u8) -> ContainerSta
         published: Vec::new(),
         pid: Some(1),
         static_root: matches!(spec.run, Process::Static(_)).then(|| "/static".to_owned()),
+        static_rules: Default::default(),
         advice: None,
     }
 }

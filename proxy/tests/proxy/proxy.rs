@@ -256,7 +256,7 @@ pub(crate) fn site(root: &Path, spa_fallback: bool) -> RouteTable {
     let root = root.to_str().unwrap().to_owned();
     RouteTable {
         revision: 1,
-        http: vec![route("site.test", Target::Static { root, spa_fallback })],
+        http: vec![route("site.test", Target::Static { root, spa_fallback, rules: Default::default() })],
         tcp: Vec::new(),
     }
 }

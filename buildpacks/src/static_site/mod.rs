@@ -1,6 +1,10 @@
 //! Sites of plain files, served by Berth's own file server: no process runs.
 //!
-//! In: a tree with an index.html, a `Staticfile` or a `.static`. Out: one layer of the files that may be served.
+//! In: a tree with an index.html, a `Staticfile`, a `static.json` or a `.static`, or the source of a generator of sites
+//! (Hugo, MkDocs, Sphinx, Jekyll). Out: one layer of the files that may be served.
+
+mod generator;
+mod settings;
 
 use crate::PlanError;
 use crate::draft::{Draft, Outcome, image_config};
@@ -8,6 +12,8 @@ use crate::error::invalid;
 use crate::tree::SourceTree;
 use berth_model::ProcessType;
 use berth_model::image::{Process, StaticSite};
+use berth_model::site::SiteRules;
+pub(crate) use generator::{Generator, detect};
 
 /// Directories that hold a ready site, in order.
 const ROOTS: [&str; 5] = ["public", "dist", "_site", "build", "out"];
@@ -24,68 +30,50 @@ const NOT_SERVED: [&str; 8] = [
     "README.md",
 ];
 
+/// For settings that ask for it.
+const NO_HTTPS: &str =
+    "requests over plain HTTP are not led to HTTPS by this setting: the platform decides that";
+
 /// What the tree says about its site.
 pub(crate) struct Site {
     /// Directory of the tree, empty for its top.
     root: String,
     spa_fallback: bool,
+    rules: SiteRules,
     /// Why, for the log.
     reason: String,
+    /// What else to say.
+    notes: Vec<String>,
+}
+
+impl Site {
+    fn new(root: String, reason: &str) -> Self {
+        let rules = SiteRules::default();
+        Self { root, spa_fallback: false, rules, reason: reason.to_owned(), notes: Vec::new() }
+    }
 }
 
 /// Finds the site of a tree, if it has one.
 pub(crate) fn find(tree: &dyn SourceTree) -> Result<Option<Site>, PlanError> {
     if let Some(text) = tree.text("Staticfile")? {
-        return staticfile(tree, &text).map(Some);
+        return settings::staticfile(tree, &text).map(Some);
     }
     if let Some(text) = tree.text("static.json")? {
-        return static_json(tree, &text).map(Some);
+        return settings::static_json(tree, &text).map(Some);
     }
-    let site = |root: &str, reason: String| Some(Site { root: root.to_owned(), spa_fallback: false, reason });
     if tree.has("index.html") {
-        return Ok(site("", "index.html is at the top".to_owned()));
+        return Ok(Some(Site::new(String::new(), "index.html is at the top")));
     }
-    let dir = ROOTS.into_iter().find(|dir| tree.has(&format!("{dir}/index.html")));
-    match (dir, tree.has(".static")) {
-        (Some(dir), _) => Ok(site(dir, format!("{dir}/index.html exists"))),
-        (None, true) => Ok(site("", ".static exists".to_owned())),
+    match (ready_dir(tree), tree.has(".static")) {
+        (Some(dir), _) => Ok(Some(Site::new(dir.to_owned(), &format!("{dir}/index.html exists")))),
+        (None, true) => Ok(Some(Site::new(String::new(), ".static exists"))),
         (None, false) => Ok(None),
     }
 }
 
-/// `root: public` and `index_fallback: true` lines (Cloud Foundry, Railpack), or `pushstate: enabled`.
-fn staticfile(tree: &dyn SourceTree, text: &str) -> Result<Site, PlanError> {
-    let (mut root, mut spa_fallback) = (None, false);
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        let value = value.trim().trim_matches(['"', '\'']);
-        match name.trim() {
-            "root" => root = Some(checked_root(tree, "Staticfile", value)?),
-            "index_fallback" | "pushstate" | "spa" => {
-                spa_fallback = matches!(value, "true" | "enabled" | "yes" | "on");
-            }
-            _ => {} // other servers' settings
-        }
-    }
-    let default =
-        || ROOTS.into_iter().find(|dir| !tree.has("index.html") && tree.has(&format!("{dir}/index.html")));
-    let root = root.unwrap_or_else(|| default().unwrap_or_default().to_owned());
-    Ok(Site { root, spa_fallback, reason: "Staticfile exists".to_owned() })
-}
-
-/// Heroku's old static buildpack: `root` (default `public_html`) and `routes` with `/**` → `index.html`.
-fn static_json(tree: &dyn SourceTree, text: &str) -> Result<Site, PlanError> {
-    let json: serde_json::Value = match serde_json::from_str(text) {
-        Ok(json) => json,
-        Err(error) => return invalid("static.json", format!("it is not valid JSON: {error}")),
-    };
-    let root = json.get("root").and_then(serde_json::Value::as_str).unwrap_or("public_html");
-    let spa_fallback = json.pointer("/routes/~1**").and_then(serde_json::Value::as_str) == Some("index.html");
-    Ok(Site {
-        root: checked_root(tree, "static.json", root)?,
-        spa_fallback,
-        reason: "static.json exists".to_owned(),
-    })
+/// The directory below the top that holds a ready site.
+fn ready_dir(tree: &dyn SourceTree) -> Option<&'static str> {
+    ROOTS.into_iter().find(|dir| !tree.has("index.html") && tree.has(&format!("{dir}/index.html")))
 }
 
 fn checked_root(tree: &dyn SourceTree, file: &str, root: &str) -> Result<String, PlanError> {
@@ -111,22 +99,32 @@ fn checked_root(tree: &dyn SourceTree, file: &str, root: &str) -> Result<String,
 }
 
 pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
+    // A site that is there is served as it is, but a generator's own sources are no site.
+    if let Some(generator) = generator::detect(draft.tree) {
+        return generator::plan(draft, generator);
+    }
     let Some(site) = find(draft.tree)? else {
         return Err(PlanError::NothingToStart {
             language: "static",
-            looked: "index.html, Staticfile, .static, and index.html in public, dist and _site",
+            looked: "index.html, Staticfile, static.json, .static, index.html in public, dist and _site, and settings of Hugo, \
+                     MkDocs, Sphinx and Jekyll",
             example: "./server",
         });
     };
     let root = if site.root.is_empty() { "/app".to_owned() } else { format!("/app/{}", site.root) };
     let spa = if site.spa_fallback { "; unknown paths get index.html" } else { "" };
     let shown = if site.root.is_empty() { "." } else { &site.root };
-    let notes =
+    let mut notes =
         vec![format!("site: {shown} ({}{spa}); Berth serves it itself, no process runs", site.reason)];
+    notes.extend(settings::check_files(draft.tree, &site.root)?);
+    notes.extend(site.notes);
+    if let Err(reason) = site.rules.check() {
+        return invalid(if draft.tree.has("Staticfile") { "Staticfile" } else { "static.json" }, reason);
+    }
     let hidden = not_served(draft.tree, &site.root);
     draft.source(notes, &hidden);
     let mut processes = draft.processes(None);
-    let web = Process::Static(StaticSite { root, spa_fallback: site.spa_fallback });
+    let web = Process::Static(StaticSite { root, spa_fallback: site.spa_fallback, rules: site.rules });
     processes.entry(ProcessType::web()).or_insert(web);
     Ok(Outcome { processes, config: image_config(&[], &[]) })
 }
