@@ -450,7 +450,9 @@ fn describe(
             line(out, &[b"Cache-Control: public, max-age=0, must-revalidate"]);
         }
     }
-    for (name, value) in fields.set() {
+    // A page for what is not there must not be kept as long as what is.
+    let kept = |name: &str| file.status == 200 || !name.eq_ignore_ascii_case("cache-control");
+    for (name, value) in fields.set().filter(|(name, _)| kept(name)) {
         line(out, &[name.as_bytes(), b": ", value.as_bytes()]);
     }
     if file.varies {

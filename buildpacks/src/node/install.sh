@@ -1,4 +1,4 @@
-# Installs the packages of /app into /app/node_modules. In: MANAGER (npm, pnpm, yarn, berry), LOCKED (yes, no), NODE_ENV.
+# Installs the packages of /app into /app/node_modules. In: MANAGER (npm, pnpm, yarn, berry, bun), LOCKED (yes, no), NODE_ENV.
 headers() { # for packages with C++ in them; node-gyp would fetch them from nodejs.org
 	[[ -f /layers/node/headers.tar.zst ]] || return 0
 	mkdir -p /tmp/node && tar -C /tmp/node --zstd -xf /layers/node/headers.tar.zst
@@ -49,6 +49,14 @@ install() {
 			YARN_ENABLE_IMMUTABLE_INSTALLS=false yarn install
 		fi
 		;;
+	bun)
+		headers
+		export BUN_INSTALL_CACHE_DIR=/cache/npm/bun
+		local flags=(--no-progress)
+		if [[ $LOCKED == yes ]]; then flags+=(--frozen-lockfile); else flags+=(--no-save); fi
+		if [[ $NODE_ENV == production ]]; then flags+=(--production); fi
+		bun install "${flags[@]}"
+		;;
 	esac || hint
 }
 prune() {
@@ -56,6 +64,7 @@ prune() {
 	npm) NODE_ENV=production npm prune --ignore-scripts ;;
 	pnpm) [[ -f pnpm-workspace.yaml ]] || CI=true pnpm prune --prod --ignore-scripts ;;
 	yarn) NODE_ENV=production yarn install --non-interactive --cache-folder /cache/npm/yarn --ignore-scripts --frozen-lockfile --prefer-offline ;;
+	bun) rm -rf node_modules && NODE_ENV=production install ;;
 	berry) yarn workspaces focus --all --production || echo "development packages are kept: this Yarn cannot leave them out" ;;
 	esac
 }

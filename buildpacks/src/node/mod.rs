@@ -1,10 +1,11 @@
-//! Node.js: the runtime, packages by npm, pnpm or Yarn, the app's own build, the app.
+//! Node.js: the runtime, packages by npm, pnpm, Yarn or Bun, the app's own build, the app.
 //!
 //! In: a tree with a package.json. Out: layers for the runtime, the packages (keyed by lock file and the fields of
 //! package.json that matter to them) and the app. Packages for development are a layer that only the app's build sees.
 
 mod package;
 mod range;
+mod site;
 mod start;
 
 use crate::PlanError;
@@ -13,7 +14,6 @@ use crate::error::invalid;
 use crate::tree::SourceTree;
 use berth_model::ProcessType;
 use berth_model::image::{Process, StaticSite};
-use berth_model::site::SiteRules;
 use package::{INSTALL_SCRIPTS, Kind, Manager, Package};
 use start::Start;
 use std::collections::BTreeSet;
@@ -44,13 +44,13 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
     let package = Package::read(tree)?;
     let manager = package::manager(tree, &package)?;
     let web = match draft.wants_default_web() {
-        true => start::default(tree, &package, manager.kind),
+        true => start::default(tree, &package, manager.kind)?,
         false => None,
     };
     if web.is_none() && draft.wants_default_web() {
         return Err(PlanError::NothingToStart {
             language: "Node.js",
-            looked: "a Procfile, a start script in package.json, server.js, its main file and index.js",
+            looked: "a Procfile, a start script in package.json, server.js, its main file, index.js, and a build script of a builder of sites (Vite, Astro …)",
             example: "node server.js",
         });
     }
@@ -90,12 +90,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) -> Result<Outcome, PlanError> {
         Some((Start::Line(line), _)) => Some(line.clone()),
         _ => None,
     });
-    if let Some((Start::Site(dir), _)) = &web {
-        let web = Process::Static(StaticSite {
-            root: format!("/app/{dir}"),
-            spa_fallback: *dir != "out",
-            rules: SiteRules::default(),
-        });
+    if let Some((Start::Site(site), _)) = &web {
+        let (root, rules) = (format!("/app/{}", site.dir), site.rules.clone());
+        let web = Process::Static(StaticSite { root, spa_fallback: site.spa_fallback, rules });
         processes.entry(ProcessType::web()).or_insert(web);
     }
     let path = ["/app/node_modules/.bin", "/layers/node/bin", "/layers/node-manager/bin"];
@@ -175,7 +172,7 @@ fn fetch() -> String {
     format!("cat >/tmp/fetch.py <<'BERTH-FETCH'\n{}BERTH-FETCH\n", include_str!("fetch.py"))
 }
 
-/// pnpm or Yarn, unless Yarn is committed in the tree.
+/// pnpm, Bun or Yarn, unless Yarn is committed in the tree.
 fn manager_layer(draft: &mut Draft<'_>, app: &App) -> Result<(), PlanError> {
     let (named, package, program) = match (app.manager.kind, &app.manager.committed) {
         (Kind::Npm, _) => return Ok(()),
@@ -183,8 +180,15 @@ fn manager_layer(draft: &mut Draft<'_>, app: &App) -> Result<(), PlanError> {
         (Kind::Yarn, _) => ("yarn", "yarn", "bin/yarn.js"),
         (Kind::Berry, None) => ("yarn", "@yarnpkg/cli-dist", "bin/yarn.js"),
         (Kind::Berry, Some(path)) => ("yarn", "", path.as_str()),
+        (Kind::Bun, _) => ("bun", "@oven/bun-linux", "bin/bun"),
     };
     let link = match package {
+        // The one for all processors: an image may run on another machine than the one it was built on.
+        "@oven/bun-linux" => format!(
+            "case $(uname -m) in x86_64) kind=x64-baseline ;; *) kind=aarch64 ;; esac\n\
+             python3 /tmp/fetch.py \"{package}-$kind\" \"$RANGE\" {MANAGER}/{named}\n\
+             chmod 755 {named}/{program}\nln -s ../{named}/{program} bin/bunx\nln -s ../{named}/{program} bin/{named}\n"
+        ),
         "" => format!(
             "printf '#!/bin/sh\\nexec node %s \"$@\"\\n' {} >bin/{named}\n",
             quoted(&quoted(&format!("/app/{program}")))
@@ -216,6 +220,7 @@ fn env(app: &App, node_env: &str) -> Vec<(&'static str, String)> {
         Kind::Pnpm => "pnpm",
         Kind::Yarn => "yarn",
         Kind::Berry => "berry",
+        Kind::Bun => "bun",
     };
     vec![
         ("HOME", "/tmp".to_owned()),
@@ -288,6 +293,9 @@ fn modules(draft: &mut Draft<'_>, app: &App, name: &'static str, node_env: &str)
         "npm-shrinkwrap.json",
         "pnpm-lock.yaml",
         "yarn.lock",
+        "bun.lock",
+        "bun.lockb",
+        "bunfig.toml",
         ".npmrc",
         ".yarnrc",
         ".yarnrc.yml",
@@ -363,6 +371,7 @@ fn build(draft: &mut Draft<'_>, app: &App, mut notes: Vec<String>) -> Result<(),
         Kind::Npm => "npm",
         Kind::Pnpm => "pnpm",
         Kind::Yarn | Kind::Berry => "yarn",
+        Kind::Bun => "bun",
     };
     for name in runs {
         script.push_str(&format!("echo '{named} run {name}'\n{named} run {name}\n"));

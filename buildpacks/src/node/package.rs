@@ -110,6 +110,7 @@ pub(super) enum Kind {
     Yarn,
     /// Yarn 2 and later.
     Berry,
+    Bun,
 }
 
 /// The manager that installs an app.
@@ -129,7 +130,7 @@ pub(super) struct Manager {
 /// The manager of a tree: `packageManager`, then the lock file, then npm.
 pub(super) fn manager(tree: &dyn SourceTree, package: &Package) -> Result<Manager, PlanError> {
     let locks: Vec<&'static str> =
-        ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"]
+        ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock", "bun.lockb"]
             .into_iter()
             .filter(|file| tree.has(file))
             .collect();
@@ -138,6 +139,7 @@ pub(super) fn manager(tree: &dyn SourceTree, package: &Package) -> Result<Manage
             Kind::Npm => &["npm-shrinkwrap.json", "package-lock.json"],
             Kind::Pnpm => &["pnpm-lock.yaml"],
             Kind::Yarn | Kind::Berry => &["yarn.lock"],
+            Kind::Bun => &["bun.lock", "bun.lockb"],
         };
         locks.iter().copied().find(|lock| names.contains(lock))
     };
@@ -153,10 +155,13 @@ pub(super) fn manager(tree: &dyn SourceTree, package: &Package) -> Result<Manage
             "pnpm" => Kind::Pnpm,
             "yarn" if is_classic => Kind::Yarn,
             "yarn" => Kind::Berry,
+            "bun" => Kind::Bun,
             _ => {
                 return invalid(
                     "package.json",
-                    format!("packageManager {field:?} is not npm, pnpm or yarn with a version"),
+                    format!(
+                        "packageManager {field:?} is not npm, pnpm, yarn or bun with a version, such as pnpm@10.2.0"
+                    ),
                 );
             }
         };
@@ -175,18 +180,27 @@ pub(super) fn manager(tree: &dyn SourceTree, package: &Package) -> Result<Manage
         Some(&"pnpm-lock.yaml") => Kind::Pnpm,
         Some(&"yarn.lock") if yarn_path.is_some() || is_berry_lock(tree) => Kind::Berry,
         Some(&"yarn.lock") => Kind::Yarn,
+        Some(&("bun.lock" | "bun.lockb")) => Kind::Bun,
         _ => Kind::Npm,
     };
     let named = match kind {
         Kind::Npm => "npm",
         Kind::Pnpm => "pnpm",
         Kind::Yarn | Kind::Berry => "yarn",
+        Kind::Bun => "bun",
     };
     let range = match package.text(&["engines", named]) {
         Some(text) => range("package.json", text)?,
         None => default_range(tree, kind)?,
     };
     let reason = match lock_of(kind) {
+        Some(lock) if locks.len() > 1 => {
+            let others: Vec<&str> = locks.iter().copied().filter(|other| *other != lock).collect();
+            format!(
+                "{lock} exists ({} too: keep one of them, or name the manager in packageManager)",
+                others.join(" and ")
+            )
+        }
         Some(lock) => format!("{lock} exists"),
         None => "no lock file names another".to_owned(),
     };
@@ -205,6 +219,7 @@ fn default_range(tree: &dyn SourceTree, kind: Kind) -> Result<String, PlanError>
         Kind::Npm => "bundled",
         Kind::Yarn => ">=1.22.0 <2.0.0",
         Kind::Berry => ">=4.0.0 <5.0.0",
+        Kind::Bun => ">=1.0.0 <2.0.0",
         Kind::Pnpm => {
             let text = tree.glance("pnpm-lock.yaml").unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix("lockfileVersion:"));

@@ -53,13 +53,34 @@ impl Site {
     }
 }
 
+/// Settings of a site that a build is yet to make.
+pub(crate) struct BuiltSettings {
+    /// Directory that they name; empty if none.
+    pub(crate) dir: String,
+    pub(crate) spa_fallback: bool,
+    pub(crate) rules: SiteRules,
+    pub(crate) reason: String,
+}
+
+/// A `Staticfile` or `static.json` for what a build makes.
+pub(crate) fn settings_of_build(tree: &dyn SourceTree) -> Result<Option<BuiltSettings>, PlanError> {
+    let site = match (tree.text("Staticfile")?, tree.text("static.json")?) {
+        (Some(text), _) => settings::staticfile(tree, &text, false)?,
+        (None, Some(text)) => settings::static_json(tree, &text, false)?,
+        (None, None) => return Ok(None),
+    };
+    let Site { root, spa_fallback, rules, reason, .. } = site;
+    rules.check().or_else(|text| invalid(&reason, text))?;
+    Ok(Some(BuiltSettings { dir: root, spa_fallback, rules, reason }))
+}
+
 /// Finds the site of a tree, if it has one.
 pub(crate) fn find(tree: &dyn SourceTree) -> Result<Option<Site>, PlanError> {
     if let Some(text) = tree.text("Staticfile")? {
-        return settings::staticfile(tree, &text).map(Some);
+        return settings::staticfile(tree, &text, true).map(Some);
     }
     if let Some(text) = tree.text("static.json")? {
-        return settings::static_json(tree, &text).map(Some);
+        return settings::static_json(tree, &text, true).map(Some);
     }
     if tree.has("index.html") {
         return Ok(Some(Site::new(String::new(), "index.html is at the top")));
@@ -76,7 +97,8 @@ fn ready_dir(tree: &dyn SourceTree) -> Option<&'static str> {
     ROOTS.into_iter().find(|dir| !tree.has("index.html") && tree.has(&format!("{dir}/index.html")))
 }
 
-fn checked_root(tree: &dyn SourceTree, file: &str, root: &str) -> Result<String, PlanError> {
+/// `exists`: whether the directory must be in the tree.
+fn checked_root(tree: &dyn SourceTree, file: &str, root: &str, exists: bool) -> Result<String, PlanError> {
     let parts: Vec<&str> = root.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") || parts.iter().any(|part| part.starts_with('.')) {
         return invalid(
@@ -87,7 +109,7 @@ fn checked_root(tree: &dyn SourceTree, file: &str, root: &str) -> Result<String,
         );
     }
     let root = parts.join("/");
-    if !root.is_empty() && !tree.has_dir(&root) {
+    if exists && !root.is_empty() && !tree.has_dir(&root) {
         return invalid(
             file,
             format!(

@@ -11,7 +11,7 @@ use berth_model::site::{HeaderRule, PathPattern, Redirect, SiteRules, check_fiel
 use serde_json::{Map, Value};
 
 /// `name: value` lines.
-pub(super) fn staticfile(tree: &dyn SourceTree, text: &str) -> Result<Site, PlanError> {
+pub(super) fn staticfile(tree: &dyn SourceTree, text: &str, exists: bool) -> Result<Site, PlanError> {
     const FILE: &str = "Staticfile";
     if tree.has("Staticfile.auth") {
         return invalid(
@@ -27,7 +27,7 @@ pub(super) fn staticfile(tree: &dyn SourceTree, text: &str) -> Result<Site, Plan
         let value = value.trim().trim_matches(['"', '\'']);
         let on = matches!(value, "true" | "enabled" | "yes" | "on" | "visible");
         match name.trim() {
-            "root" => root = Some(super::checked_root(tree, FILE, value)?),
+            "root" => root = Some(super::checked_root(tree, FILE, value, exists)?),
             "index_fallback" | "pushstate" | "spa" => site.spa_fallback = on,
             "http_strict_transport_security" => hsts = on,
             "http_strict_transport_security_include_subdomains" => subdomains = on,
@@ -55,12 +55,13 @@ pub(super) fn staticfile(tree: &dyn SourceTree, text: &str) -> Result<Site, Plan
         let fields = vec![("Strict-Transport-Security".to_owned(), Some(value))];
         site.rules.headers.push(HeaderRule { path: pattern(FILE, "/**")?, fields });
     }
-    site.root = root.unwrap_or_else(|| super::ready_dir(tree).unwrap_or_default().to_owned());
+    let ready = if exists { super::ready_dir(tree) } else { None };
+    site.root = root.unwrap_or_else(|| ready.unwrap_or_default().to_owned());
     Ok(site)
 }
 
 /// `static.json` as Heroku's static buildpack reads it.
-pub(super) fn static_json(tree: &dyn SourceTree, text: &str) -> Result<Site, PlanError> {
+pub(super) fn static_json(tree: &dyn SourceTree, text: &str, exists: bool) -> Result<Site, PlanError> {
     const FILE: &str = "static.json";
     let json: Map<String, Value> = match serde_json::from_str(text) {
         Ok(json) => json,
@@ -134,7 +135,7 @@ pub(super) fn static_json(tree: &dyn SourceTree, text: &str) -> Result<Site, Pla
     // A JSON object has no order: the nearer pattern counts, so it is the first of routes and the last of headers.
     site.rules.redirects.sort_by_key(|rule| std::cmp::Reverse(nearness(&rule.from)));
     site.rules.headers.sort_by_key(|rule| nearness(&rule.path));
-    site.root = super::checked_root(tree, FILE, root)?;
+    site.root = super::checked_root(tree, FILE, root, exists)?;
     Ok(site)
 }
 
@@ -226,7 +227,7 @@ mod tests {
             "headers": {"/": {"Cache-Control": "no-store"}, "/assets/**": {"Cache-Control": "public, max-age=512000"},
                         "/*.json": {"Access-Control-Allow-Origin": "*"}}}"#;
         let tree = tree(&[("dist/index.html", ""), ("static.json", text)]);
-        let site = static_json(&tree, text).expect("well-formed");
+        let site = static_json(&tree, text, true).expect("well-formed");
         assert_eq!((site.root.as_str(), site.rules.error_page.as_deref()), ("dist", Some("errors/404.html")));
         let lead = |path: &str| {
             let mut found =
@@ -257,18 +258,18 @@ mod tests {
             ("[]", "JSON object"),
         ] {
             let tree = tree(&[("public_html/index.html", ""), ("static.json", text)]);
-            let Err(error) = static_json(&tree, text) else { panic!("{text} was taken") };
+            let Err(error) = static_json(&tree, text, true) else { panic!("{text} was taken") };
             assert!(error.to_string().contains(part), "{text}: {error}");
         }
         let tree = tree(&[("index.html", ""), ("Staticfile", "root: .\n"), ("Staticfile.auth", "x")]);
-        assert!(staticfile(&tree, "root: .\n").is_err());
+        assert!(staticfile(&tree, "root: .\n", true).is_err());
     }
 
     #[test]
     fn a_staticfile_with_transport_security() {
         let text = "root: site\npushstate: enabled\nhttp_strict_transport_security: true\nstatus_codes:\n  404: /oops.html\ndirectory: visible\n";
         let tree = tree(&[("site/index.html", ""), ("Staticfile", text)]);
-        let site = staticfile(&tree, text).expect("well-formed");
+        let site = staticfile(&tree, text, true).expect("well-formed");
         assert_eq!((site.root.as_str(), site.spa_fallback), ("site", true));
         assert_eq!(site.rules.error_page.as_deref(), Some("oops.html"));
         assert_eq!(site.rules.fields("/any/path")["strict-transport-security"].1, Some("max-age=31536000"));
