@@ -20,13 +20,13 @@ pub(super) struct Locked {
 }
 
 /// Indexes that are PyPI itself: naming them would overrule a mirror.
-fn is_pypi(url: &str) -> bool {
+pub(super) fn is_pypi(url: &str) -> bool {
     let url = url.trim_end_matches('/');
     matches!(url, "https://pypi.org/simple" | "https://pypi.python.org/simple" | "http://pypi.org/simple")
 }
 
 /// Text that can stand in one line of a requirements file and mean only itself.
-fn checked<'t>(what: &str, text: &'t str) -> Result<&'t str, String> {
+pub(super) fn checked<'t>(what: &str, text: &'t str) -> Result<&'t str, String> {
     let is_clean =
         !text.is_empty() && !text.chars().any(|c| c.is_control() || c == '\\') && !text.starts_with('-');
     if is_clean { Ok(text) } else { Err(format!("{what} {text:?} is not valid")) }
@@ -50,7 +50,8 @@ impl Locked {
         Ok(())
     }
 
-    fn index(&mut self, option: &str, url: &str) -> Result<(), String> {
+    /// An address of packages besides PyPI.
+    pub(super) fn index(&mut self, option: &str, url: &str) -> Result<(), String> {
         let url = checked("index address", url)?;
         let names =
             url.split("${").skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name.to_owned());

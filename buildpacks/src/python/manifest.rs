@@ -80,7 +80,7 @@ pub(super) enum Install {
 
 impl Manifest {
     /// One that names no packages.
-    pub(super) fn of_text(file: &'static str) -> Self {
+    pub(super) fn of_nothing(file: &'static str) -> Self {
         Self {
             file,
             install: Install::Nothing,
@@ -106,13 +106,9 @@ pub(super) fn find(tree: &dyn SourceTree) -> Result<(Option<Manifest>, Vec<Strin
         notes.push(format!("{first} is used, {} ignored: keep one of them to be sure", others.join(" and ")));
     }
     let Some(file) = present.first().copied() else {
-        if tree.has("Pipfile") {
-            return invalid(
-                "Pipfile",
-                "there is no Pipfile.lock beside it; run `pipenv lock` and commit Pipfile.lock",
-            );
-        }
-        return Ok((None, notes));
+        let Some(pipfile) = toml(tree, "Pipfile")? else { return Ok((None, notes)) };
+        let found = super::pipfile::read(&pipfile).or_else(|reason| invalid("Pipfile", reason))?;
+        return Ok((Some(from_lock("Pipfile", found)), notes));
     };
     let manifest = match file {
         "requirements.txt" => requirements_txt(tree)?,

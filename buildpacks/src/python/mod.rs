@@ -5,6 +5,7 @@
 
 mod lock;
 mod manifest;
+mod pipfile;
 mod requirements;
 mod version;
 mod web;
@@ -127,7 +128,7 @@ pub(crate) fn tool(draft: &mut Draft<'_>, tool: &'static str) -> Result<Vec<&'st
     };
     uv(draft)?;
     runtime(draft, &wanted, origin, false)?;
-    let mut manifest = manifest.unwrap_or_else(|| Manifest::of_text("(no file of packages)"));
+    let mut manifest = manifest.unwrap_or_else(|| Manifest::of_nothing(""));
     let mut extra = String::new();
     if !manifest.packages.has(tool) {
         let named = if manifest.packages.any {
@@ -140,7 +141,7 @@ pub(crate) fn tool(draft: &mut Draft<'_>, tool: &'static str) -> Result<Vec<&'st
     }
     // Code of the repository is documented, not installed, unless its packages cannot be had otherwise.
     if matches!(manifest.install, Install::Project) && !manifest.packages.has(tool) {
-        manifest = Manifest::of_text(manifest.file);
+        manifest = Manifest::of_nothing("");
     }
     dependencies(draft, &manifest, &extra, false)?;
     Ok(draft.layers[first..]
@@ -272,7 +273,16 @@ fn dependencies(
     };
     let mut env = draft.config(wanted);
     env.extend(uv_env());
-    let mut notes = vec![format!("packages come from {}", manifest.file)];
+    let mut notes = Vec::new();
+    if !matches!(manifest.install, Install::Nothing) {
+        notes.push(format!("packages come from {}", manifest.file));
+    }
+    if manifest.file == "Pipfile" {
+        notes.push(
+            "there is no Pipfile.lock, so versions may change between builds; `pipenv lock` makes one"
+                .to_owned(),
+        );
+    }
     if manifest.file == "pyproject.toml" {
         notes.push(
             "there is no lock file, so versions may change between builds; `uv lock` makes one".to_owned(),

@@ -70,6 +70,13 @@ pub(crate) fn wanted(tree: &dyn SourceTree) -> Result<(Wanted, Option<&'static s
             return parse("Pipfile.lock", version).map(|wanted| (wanted, Some("Pipfile.lock")));
         }
     }
+    if let Some(toml) = super::manifest::toml(tree, "Pipfile")? {
+        let requires =
+            |name: &str| super::manifest::at(&toml, &["requires", name]).and_then(toml::Value::as_str);
+        if let Some(version) = requires("python_full_version").or_else(|| requires("python_version")) {
+            return parse("Pipfile", version).map(|wanted| (wanted, Some("Pipfile")));
+        }
+    }
     if let Some(toml) = super::manifest::toml(tree, "pyproject.toml")? {
         let at =
             |path: &[&str]| super::manifest::at(&toml, path).and_then(toml::Value::as_str).map(str::to_owned);
