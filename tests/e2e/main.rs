@@ -15,6 +15,7 @@ mod images;
 mod isolation;
 mod push;
 mod samples;
+mod sites;
 
 use berth_tests::Berth;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
                     deploys::SCENARIOS,
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
+                    sites::SCENARIOS,
                 ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));
