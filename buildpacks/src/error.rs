@@ -52,7 +52,9 @@ pub enum PlanError {
          Ruby:    Gemfile, config.ru\n  \
          Python:  requirements.txt, pyproject.toml, uv.lock, poetry.lock, Pipfile, setup.py, manage.py, app.py, main.py\n  \
          Node.js: package.json\n  \
-         Static:  index.html, Staticfile, .static, or a directory public, dist or _site with an index.html\n  \
+         Static:  index.html, Staticfile, static.json, .static, or a directory public, dist or _site with an index.html\n  \
+         Sites:   hugo.toml, mkdocs.yml, _config.yml (Jekyll), docs/conf.py (Sphinx)\n  \
+         Docker:  Dockerfile\n  \
          Any:     Procfile\n\
          and found {found}.\n\
          1. If the app is in a subdirectory, push that directory: `git subtree push --prefix DIR REMOTE main`.\n\

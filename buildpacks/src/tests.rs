@@ -309,7 +309,7 @@ snapshot_of!(procfile_only, [("Procfile", "web: ./server\nrelease: ./migrate\n")
 
 #[test]
 fn refusals_say_what_to_do() {
-    let cases: [&[(&str, &str)]; 35] = [
+    let cases: [&[(&str, &str)]; 36] = [
         &[("README.md", ""), ("src/x.zig", "")],
         &[("Dockerfile", "FROM a\nRUNN x\n"), ("package.json", "{}")],
         &[("mix.exs", ""), ("package.json", "{}")],
@@ -322,6 +322,11 @@ fn refusals_say_what_to_do() {
         &[("pyproject.toml", "[tool.poetry.dependencies]\nflask = \"3\"\n"), ("app.py", "")],
         &[("pyproject.toml", "[project\n"), ("app.py", "")],
         &[("uv.lock", ""), ("app.py", "")],
+        &[
+            ("uv.lock", "version = 1\n"),
+            ("pyproject.toml", "[project]\nname = \"x\"\ndependencies = [\"flask>=3\"]\n"),
+            ("app.py", ""),
+        ],
         &[("app.py", ""), ("runtime.txt", "3.11")],
         &[("package.json", "{")],
         &[("package.json", "{}")],

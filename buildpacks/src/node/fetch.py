@@ -47,7 +47,8 @@ def resolve(package, ranges):
     found = [(parse(text), entry) for text, entry in index["versions"].items()]
     found = [(version, entry) for version, entry in found if version and satisfies(version, ranges)]
     if not found:
-        raise Problem(f"no version of {package} on {registry} is in the range {ranges}")
+        named = "Node.js" if package.startswith("node-linux") else package
+        raise Problem(f"{registry} has no version of {named} in the range {ranges}")
     return max(found, key=lambda pair: pair[0])
 
 

@@ -8,8 +8,13 @@ headers() { # for packages with C++ in them; node-gyp would fetch them from node
 }
 hint() {
 	echo "Installing the packages failed; the message of $MANAGER is above."
-	echo "1. If it says that the lock file does not match package.json, install on your machine, and commit the lock file."
-	echo "2. If a package was not found: is its registry named in .npmrc, and its token set as a config var?"
+	local program=${MANAGER/berry/yarn}
+	if [[ $LOCKED == yes ]]; then
+		echo "1. If the lock file does not match package.json: run \`$program install\` on your machine, and commit the lock file."
+	else
+		echo "1. There is no lock file: run \`$program install\` on your machine, and commit the one that it makes."
+	fi
+	echo "2. If a package was not found: is its name right? Is its registry named in .npmrc, and its token set as a config var?"
 	echo "3. Registry errors about certificates: the CA must be in this machine's CA bundle."
 	exit 1
 }
@@ -58,6 +63,17 @@ install() {
 		bun install "${flags[@]}"
 		;;
 	esac || hint
+}
+# Runs a script of package.json. In: the program, the script's name.
+run() {
+	echo "$1 run $2"
+	"$1" run "$2" && return
+	local code=$?
+	echo "The script $2 of package.json failed with exit code $code; its message is above."
+	echo "1. If a program was not found: is it in dependencies or devDependencies, and not only installed on your machine?"
+	echo "2. If a variable was missing: config vars are there in builds too; set it (berth config:set), and push again."
+	echo "3. If it was killed or ran out of memory: builds have a memory limit; NODE_OPTIONS=--max-old-space-size=… (a config var) helps some."
+	exit 1
 }
 prune() {
 	case $MANAGER in

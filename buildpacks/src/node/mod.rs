@@ -374,7 +374,7 @@ fn build(draft: &mut Draft<'_>, app: &App, mut notes: Vec<String>) -> Result<(),
         Kind::Bun => "bun",
     };
     for name in runs {
-        script.push_str(&format!("echo '{named} run {name}'\n{named} run {name}\n"));
+        script.push_str(&format!("run {named} {name}\n"));
     }
     if app.whole && !keeps && !app.site {
         script.push_str("prune\n");

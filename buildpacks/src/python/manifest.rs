@@ -175,11 +175,33 @@ fn from_lock(file: &'static str, locked: lock::Locked) -> Manifest {
 fn uv_lock(tree: &dyn SourceTree) -> Result<Manifest, PlanError> {
     const FILE: &str = "uv.lock";
     let lock = toml(tree, FILE)?.unwrap_or(toml::Value::Boolean(false));
-    if !tree.has("pyproject.toml") {
+    let Some(pyproject) = toml(tree, "pyproject.toml")? else {
         return invalid(FILE, "there is no pyproject.toml beside it; commit it too");
-    }
+    };
     let mut packages = Packages::default();
     let (mut local, mut members) = (false, false);
+    let locked: BTreeSet<String> = lock
+        .get("package")
+        .and_then(toml::Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|package| package.get("name")?.as_str())
+        .map(normalized)
+        .collect();
+    // `uv sync --frozen` takes the lock at its word, so what it lacks would be missed when the app starts.
+    let wanted = at(&pyproject, &["project", "dependencies"]).and_then(toml::Value::as_array);
+    for line in wanted.into_iter().flatten().filter_map(toml::Value::as_str) {
+        let end = line.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(line.len());
+        if !locked.contains(&normalized(&line[..end])) {
+            return invalid(
+                FILE,
+                format!(
+                    "it lacks {}, which pyproject.toml names; run `uv lock` and commit uv.lock",
+                    &line[..end]
+                ),
+            );
+        }
+    }
     for package in lock.get("package").and_then(toml::Value::as_array).into_iter().flatten() {
         let source = |kind: &str| at(package, &["source", kind]).and_then(toml::Value::as_str);
         match (
