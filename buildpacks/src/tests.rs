@@ -138,7 +138,7 @@ snapshot_of!(
         ),
         (
             "uv.lock",
-            "version = 1\n[[package]]\nname = \"uvicorn\"\nversion = \"1\"\nsource = {registry = \"https://pypi.org/simple\"}\n[[package]]\nname = \"my-app\"\nsource = {editable = \".\"}\n"
+            "version = 1\n[[package]]\nname = \"fastapi\"\nversion = \"1\"\nsource = {registry = \"https://pypi.org/simple\"}\n[[package]]\nname = \"uvicorn\"\nversion = \"1\"\nsource = {registry = \"https://pypi.org/simple\"}\n[[package]]\nname = \"my-app\"\nsource = {editable = \".\"}\n"
         ),
         ("main.py", "from fastapi import FastAPI\napp = FastAPI()\n"),
     ]
