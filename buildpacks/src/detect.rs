@@ -174,10 +174,12 @@ fn generator(tree: &dyn SourceTree, procfile: &Procfile) -> Option<Generator> {
     }
     match found {
         Generator::Hugo(_) | Generator::Jekyll(_) => Some(found),
-        // Documentation is often beside what it documents.
+        // Documentation is often beside what it documents. One that must be looked for in a directory is the app only if
+        // nothing says that there is another.
         Generator::MkDocs(_) | Generator::Sphinx(_) => {
-            (before_assets(tree).is_none() && !tree.has("package.json") && foreign(tree).is_none())
-                .then_some(found)
+            let app = ["requirements.txt", "Pipfile", "uv.lock", "poetry.lock"].into_iter().any(|file| tree.has(file));
+            let other = before_assets(tree).is_some() || tree.has("package.json") || foreign(tree).is_some();
+            (!other && !(app && matches!(found, Generator::Sphinx(_)))).then_some(found)
         }
     }
 }
