@@ -177,7 +177,9 @@ fn generator(tree: &dyn SourceTree, procfile: &Procfile) -> Option<Generator> {
         // Documentation is often beside what it documents. One that must be looked for in a directory is the app only if
         // nothing says that there is another.
         Generator::MkDocs(_) | Generator::Sphinx(_) => {
-            let app = ["requirements.txt", "Pipfile", "uv.lock", "poetry.lock"].into_iter().any(|file| tree.has(file));
+            let app = ["requirements.txt", "Pipfile", "uv.lock", "poetry.lock"]
+                .into_iter()
+                .any(|file| tree.has(file));
             let other = before_assets(tree).is_some() || tree.has("package.json") || foreign(tree).is_some();
             (!other && !(app && matches!(found, Generator::Sphinx(_)))).then_some(found)
         }
