@@ -11,6 +11,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("dockerfile_failing_step_leaves_the_old_version", failing),
     ("dockerfile_copies_modes_archives_and_stop_signal", copies),
     ("dockerfile_adds_git_repositories", git),
+    ("dockerfile_copies_agree_with_buildah", crate::buildah::agrees),
 ];
 
 /// Loads a Debian as the image that Dockerfiles call `debian:bookworm`. Twice is as good as once.

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test runner talks to its terminal")]
 
 mod apps;
+mod buildah;
 mod builds;
 mod commands;
 mod deploys;
