@@ -181,7 +181,7 @@ fn generator(tree: &dyn SourceTree, procfile: &Procfile) -> Option<Generator> {
                 .into_iter()
                 .any(|file| tree.has(file));
             let other = before_assets(tree).is_some() || tree.has("package.json") || foreign(tree).is_some();
-            (!other && !(app && matches!(found, Generator::Sphinx(_)))).then_some(found)
+            (!(other || app && matches!(found, Generator::Sphinx(_)))).then_some(found)
         }
     }
 }
