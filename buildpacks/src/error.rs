@@ -86,6 +86,16 @@ pub enum PlanError {
         /// What was chosen.
         name: String,
     },
+    /// Buildpacks were asked for, but none is named.
+    #[error(
+        "the builder {name} was chosen, but nothing says which buildpacks to run.\n\
+         1. Name them in project.toml ([[io.buildpacks.group]] with `uri`, or builder = \"image\" below [io.buildpacks]) and commit it.\n\
+         2. Or add them to the app: `berth buildpacks:add APP https://github.com/owner/buildpack`."
+    )]
+    NoBuildpacks {
+        /// What was chosen.
+        name: String,
+    },
     /// The language was found, but nothing says what to run.
     #[error(
         "this is a {language} app, but nothing says what to start. Looked for {looked}.\n\

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test runner talks to its terminal")]
 
 mod apps;
+mod buildpacks;
 mod builds;
 mod commands;
 mod deploys;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
                     deploys::SCENARIOS,
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
+                    buildpacks::SCENARIOS,
                 ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));
