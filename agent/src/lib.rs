@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod record;
 pub mod remarks;
 pub mod runtime;
+mod sbom;
 mod server;
 mod server_builds;
 mod site_files;

@@ -33,6 +33,7 @@ pub(crate) async fn serve(
         .route("/v1/run", get(run))
         .route("/v1/exec", get(exec))
         .route("/v1/builds", post(crate::server_builds::build))
+        .route("/v1/sbom", get(crate::server_builds::sbom))
         .route("/v1/stacks", post(crate::server_builds::stack))
         .route("/v1/images/pull", post(crate::server_builds::pull))
         .route("/v1/registries/check", post(crate::server_builds::check_login))

@@ -131,3 +131,20 @@ pub(crate) async fn build(State(node): State<Arc<Node>>, body: Body) -> Result<R
     });
     Ok(lines(receive))
 }
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SbomQuery {
+    repository: String,
+    digest: berth_model::Digest,
+}
+
+/// `GET /v1/sbom`: what is in an image.
+pub(crate) async fn sbom(
+    State(node): State<Arc<Node>>,
+    Query(SbomQuery { repository, digest }): Query<SbomQuery>,
+) -> Result<Response, Refusal> {
+    match crate::sbom::of(&node.images, &berth_model::image::ImageRef { repository, digest }).await {
+        Ok(sbom) => Ok(Json(sbom).into_response()),
+        Err(error) => Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Failed, chain(&error))),
+    }
+}

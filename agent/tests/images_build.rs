@@ -64,6 +64,7 @@ impl Machine {
                 processes: Default::default(),
                 config: ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() },
                 dockerfile: None,
+                cnb: None,
                 submodules: Vec::new(),
                 predeploy: None,
                 image: None,

@@ -2,6 +2,7 @@
 //!
 //! In: a tree and settings. Out: the plan of the one builder that was chosen or found.
 
+use crate::cnb::choose::{self, Chosen};
 use crate::draft::Draft;
 use crate::error::CHOICE;
 use crate::exclude::Exclude;
@@ -11,13 +12,16 @@ use crate::{
     PlanError, Settings, dockerfile_app, go, java, node, php, procfile_only, python, ruby, rust, static_site,
 };
 use berth_model::ProcessType;
-use berth_model::build::BuildPlan;
+use berth_model::build::{BuildPlan, Cnb};
 use berth_model::image::Process;
 use berth_model::procfile::{self, Procfile};
 
 /// Names of the builders, in the order they are tried.
 pub const BUILDERS: [&str; 10] =
     ["dockerfile", "php", "go", "java", "rust", "ruby", "python", "node", "static", "procfile"];
+
+/// Names that stand for buildpacks of others: Cloud Native ones (as Dokku calls them, `pack`), and classic ones.
+pub const BUILDPACKS: [&str; 5] = ["cnb", "pack", "classic", "herokuish", "buildpacks"];
 
 /// Says how to make an image of the tree. Pure: the same inputs give the same plan.
 pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, PlanError> {
@@ -28,7 +32,10 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         Some(text) => procfile::parse(&text)?,
         None => Procfile::default(),
     };
-    let (builder, reason) = choose(tree, settings, &procfile)?;
+    let (builder, reason) = match choose(tree, settings, &procfile)? {
+        Builder::Own(builder, reason) => (builder, reason),
+        Builder::Buildpacks(cnb) => return choose::plan(tree, settings, procfile, *cnb),
+    };
     if builder == "dockerfile" {
         return dockerfile_app::plan(tree, settings, procfile, reason);
     }
@@ -74,50 +81,80 @@ pub fn plan(tree: &dyn SourceTree, settings: &Settings) -> Result<BuildPlan, Pla
         submodules: Vec::new(),
         predeploy: None,
         image: None,
+        cnb: None,
     })
+}
+
+/// What makes the app.
+enum Builder {
+    /// One of Berth's own, and why.
+    Own(&'static str, String),
+    /// Buildpacks of others.
+    Buildpacks(Box<Cnb>),
 }
 
 /// The builder and a line about why and how to choose another. Order: the user's setting, files that name a builder, a
 /// Dockerfile, languages.
-fn choose(
-    tree: &dyn SourceTree,
-    settings: &Settings,
-    procfile: &Procfile,
-) -> Result<(&'static str, String), PlanError> {
+fn choose(tree: &dyn SourceTree, settings: &Settings, procfile: &Procfile) -> Result<Builder, PlanError> {
+    let own = |(builder, reason)| Ok(Builder::Own(builder, reason));
     let var = settings
         .config
         .iter()
         .find(|(name, _)| name.as_str() == "BERTH_BUILDER")
         .map(|(_, value)| value.as_str());
     if let Some(name) = settings.builder.as_deref().or(var).map(str::trim).filter(|name| !name.is_empty()) {
+        if BUILDPACKS.contains(&name) {
+            return match choose::choose(tree, settings)? {
+                Some(Chosen::Buildpacks(cnb)) => Ok(Builder::Buildpacks(cnb)),
+                Some(Chosen::BuiltIn(builder, reason)) => own((builder, reason)),
+                // Without a list these detect a language by themselves; so does Berth.
+                None if matches!(name, "herokuish" | "buildpacks") => {
+                    detected(tree, settings, procfile, false)
+                }
+                None => Err(PlanError::NoBuildpacks { name: name.to_owned() }),
+            };
+        }
         let known =
             BUILDERS.into_iter().find(|builder| *builder == name || (name == "nodejs" && *builder == "node"));
         let builder = known.ok_or_else(|| PlanError::NoSuchBuilder { name: name.to_owned() })?;
-        return Ok((builder, format!("builder {builder}: chosen by setting")));
+        return own((builder, format!("builder {builder}: chosen by setting")));
     }
-    if let Some(chosen) = marked(tree)? {
-        return Ok(chosen);
+    match choose::choose(tree, settings)? {
+        Some(Chosen::Buildpacks(cnb)) => return Ok(Builder::Buildpacks(cnb)),
+        Some(Chosen::BuiltIn(builder, reason)) => return own((builder, reason)),
+        None => {}
     }
-    if let Some(file) = dockerfile_app::find(tree, settings)? {
+    detected(tree, settings, procfile, true)
+}
+
+/// What the files of the tree tell; a Dockerfile too if `dockerfile`.
+fn detected(
+    tree: &dyn SourceTree,
+    settings: &Settings,
+    procfile: &Procfile,
+    dockerfile: bool,
+) -> Result<Builder, PlanError> {
+    let own = |(builder, reason)| Ok(Builder::Own(builder, reason));
+    if dockerfile && let Some(file) = dockerfile_app::find(tree, settings)? {
         let also = before_assets(tree).map(|(builder, _)| builder);
         let also = also.or_else(|| python::detect(tree).map(|_| "python"));
         let other = match also.or_else(|| node::detect(tree).map(|_| "node")) {
             Some(builder) => {
                 format!(
-                    "for the {builder} builder: berth config:set APP BERTH_BUILDER={builder}, then push again"
+                    "for the {builder} builder: berth builder:set APP selected {builder}, then push again"
                 )
             }
-            None => "another builder can be chosen with the config var BERTH_BUILDER".to_owned(),
+            None => "to choose another: berth builder:set APP selected NAME".to_owned(),
         };
-        return Ok(("dockerfile", format!("builder dockerfile: {file} exists; {other}")));
+        return own(("dockerfile", format!("builder dockerfile: {file} exists; {other}")));
     }
-    let other = format!("another builder can be chosen with the config var BERTH_BUILDER ({CHOICE})");
+    let other = format!("to choose another: berth builder:set APP selected NAME ({CHOICE})");
     if let Some(generator) = generator(tree, procfile) {
         let (shown, file) = generator.shown();
-        return Ok(("static", format!("builder static: {file} exists, a site that {shown} makes; {other}")));
+        return own(("static", format!("builder static: {file} exists, a site that {shown} makes; {other}")));
     }
     if let Some((builder, file)) = before_assets(tree) {
-        return Ok((builder, format!("builder {builder}: {file} exists; {other}")));
+        return own((builder, format!("builder {builder}: {file} exists; {other}")));
     }
     if let Some((found, language)) = foreign(tree) {
         let first = "If the language is not the app's (only its tools'), choose the builder yourself, see 2."
@@ -131,23 +168,26 @@ fn choose(
     if let Some(file) = python {
         let also =
             if tree.has("package.json") { "; package.json is there too, but Python comes first" } else { "" };
-        return Ok(("python", format!("builder python: {file} exists{also}; {other}")));
+        return own(("python", format!("builder python: {file} exists{also}; {other}")));
     }
     if let Some(file) = node::detect(tree) {
-        return Ok(("node", format!("builder node: {file} exists; {other}")));
+        return own(("node", format!("builder node: {file} exists; {other}")));
     }
     if let Some(file) = go::detect_files(tree) {
-        return Ok(("go", format!("builder go: {file} exists; {other}")));
+        return own(("go", format!("builder go: {file} exists; {other}")));
     }
     if let Some(file) = java::detect_files(tree) {
-        return Ok(("java", format!("builder java: {file} exists; {other}")));
+        return own(("java", format!("builder java: {file} exists; {other}")));
     }
     let has_web = procfile.0.keys().any(berth_model::ProcessType::is_web);
     if !has_web && static_site::find(tree)?.is_some() {
-        return Ok(("static", format!("builder static: a site of plain files; {other}")));
+        return own(("static", format!("builder static: a site of plain files; {other}")));
     }
     if !procfile.0.is_empty() {
-        return Ok(("procfile", format!("builder procfile: no language was found, but a Procfile; {other}")));
+        return own((
+            "procfile",
+            format!("builder procfile: no language was found, but a Procfile; {other}"),
+        ));
     }
     let mut names: Vec<&str> =
         tree.entries().iter().filter_map(|entry| entry.path.split('/').next()).collect();
@@ -193,45 +233,6 @@ fn before_assets(tree: &dyn SourceTree) -> Option<(&'static str, &'static str)> 
     let java = || java::detect(tree).map(|file| ("java", file));
     let rust = || rust::detect(tree).map(|file| ("rust", file));
     php.or_else(go).or_else(java).or_else(rust).or_else(|| ruby::detect(tree).map(|file| ("ruby", file)))
-}
-
-/// `.buildpacks` and `project.toml`: buildpacks whose language has a builder here are taken as that builder.
-fn marked(tree: &dyn SourceTree) -> Result<Option<(&'static str, String)>, PlanError> {
-    let not_yet = |found: &str, language| {
-        let first = "Remove the file to let Berth detect the language.".to_owned();
-        Err(PlanError::NotYet { found: found.to_owned(), language, first })
-    };
-    if let Some(text) = tree.text(".buildpacks")? {
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let builder = |line: &str| {
-            let name = line.split('#').next().unwrap_or(line).trim_end_matches(".git");
-            let name = name.rsplit('/').next().unwrap_or(name).trim_start_matches("heroku-buildpack-");
-            match name {
-                "go" => Some("go"),
-                "rust" => Some("rust"),
-                "ruby" => Some("ruby"),
-                "php" => Some("php"),
-                "java" | "gradle" => Some("java"),
-                "python" => Some("python"),
-                "nodejs" | "node" => Some("node"),
-                "static" | "nginx" => Some("static"),
-                _ => None,
-            }
-        };
-        return match lines.as_slice() {
-            [line] if builder(line).is_some() => Ok(builder(line).map(|builder| {
-                (builder, format!("builder {builder}: Berth's own for {line} in .buildpacks"))
-            })),
-            [] => Ok(None),
-            _ => not_yet(".buildpacks", "classic buildpacks"),
-        };
-    }
-    let names_buildpacks =
-        |text: &str| text.contains("[[io.buildpacks.group]]") || text.contains("[[build.buildpacks]]");
-    if tree.text("project.toml")?.is_some_and(|text| names_buildpacks(&text)) {
-        return not_yet("project.toml", "Cloud Native Buildpacks");
-    }
-    Ok(None)
 }
 
 /// Languages that this version knows but does not build, by files at the top.

@@ -81,5 +81,6 @@ pub(crate) fn plan(
         submodules: Vec::new(),
         predeploy: None,
         image: None,
+        cnb: None,
     })
 }

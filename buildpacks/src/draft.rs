@@ -72,6 +72,16 @@ impl<'a> Draft<'a> {
             })?;
             env.insert(name, value);
         }
+        // What sees the whole tree is made anew with nearly every commit anyway; nothing else may depend on its name.
+        if let Some(commit) =
+            self.settings.commit.as_ref().filter(|_| step.sources.iter().any(|path| path == "."))
+        {
+            for name in ["GIT_REV", "SOURCE_VERSION"] {
+                if let Ok(name) = EnvName::parse(name) {
+                    env.entry(name).or_insert_with(|| commit.clone());
+                }
+            }
+        }
         let mut key = Key::new();
         key.add("script");
         key.add(&self.settings.build_image.digest.to_string());

@@ -57,7 +57,7 @@ pub enum PlanError {
          Docker:  Dockerfile\n  \
          Any:     Procfile\n\
          and found {found}.\n\
-         1. If the app is in a subdirectory, push that directory: `git subtree push --prefix DIR REMOTE main`.\n\
+         1. If the app is in a subdirectory, have that built: `berth builder:set APP build-dir DIR`, then push again.\n\
          2. If the app needs no language runtime, add a Procfile with a line such as `web: ./server`.\n\
          3. If one of the files above exists, check that it is committed and not in .gitignore."
     )]
@@ -70,9 +70,10 @@ pub enum PlanError {
         "found {found}. This version of Berth builds {LANGUAGES} only; support for {language} comes in a later version.\n\
          1. {first}\n\
          2. If another part of the repository is the app, choose its builder ({CHOICE}): \
-         `berth config:set APP BERTH_BUILDER=python`, then push again.\n\
-         3. If the app is committed as a program that runs on Debian 12, add a Procfile with `web: ./program` and choose \
-         BERTH_BUILDER=procfile."
+         `berth builder:set APP selected python`, then push again.\n\
+         3. If there is a buildpack for it: `berth buildpacks:add APP https://github.com/owner/buildpack`, then push again.\n\
+         4. If the app is committed as a program that runs on Debian 12, add a Procfile with `web: ./program` and choose \
+         `berth builder:set APP selected procfile`."
     )]
     NotYet {
         /// The file that told.
@@ -83,8 +84,20 @@ pub enum PlanError {
         first: String,
     },
     /// The user chose a builder that does not exist.
-    #[error("there is no builder {name:?}; choose {CHOICE} (BERTH_BUILDER), or none to let Berth detect")]
+    #[error(
+        "there is no builder {name:?}; choose {CHOICE} (berth builder:set APP selected NAME), or none to let Berth detect"
+    )]
     NoSuchBuilder {
+        /// What was chosen.
+        name: String,
+    },
+    /// Buildpacks were asked for, but none is named.
+    #[error(
+        "the builder {name} was chosen, but nothing says which buildpacks to run.\n\
+         1. Name them in project.toml ([[io.buildpacks.group]] with `uri`, or builder = \"image\" below [io.buildpacks]) and commit it.\n\
+         2. Or add them to the app: `berth buildpacks:add APP https://github.com/owner/buildpack`."
+    )]
+    NoBuildpacks {
         /// What was chosen.
         name: String,
     },

@@ -7,6 +7,7 @@
 //! Runtime, dependencies and app are layers of their own. A layer's key is made of what the layer is made of and no
 //! more, so a change of the app's source leaves the keys of all layers below the app's own as they were.
 
+pub mod cnb;
 mod debian;
 mod detect;
 pub mod dockerfile;
@@ -23,12 +24,13 @@ mod programs;
 mod python;
 mod ruby;
 mod rust;
+pub mod sbom;
 mod static_site;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-pub use detect::{BUILDERS, plan};
+pub use detect::{BUILDERS, BUILDPACKS, plan};
 pub use error::PlanError;
 pub use tree::{DirectoryTree, Entry, EntryKind, MemoryTree, READ_LIMIT, SourceTree, TreeError};
 
@@ -53,6 +55,12 @@ pub struct Settings {
     pub dockerfile_path: Option<String>,
     /// Stage of the Dockerfile to build. `None` is the last, or what the config var `BERTH_DOCKERFILE_TARGET` says.
     pub dockerfile_target: Option<String>,
+    /// Buildpacks that the user chose (`buildpacks:add`), in order; empty to look in the tree.
+    pub buildpacks: Vec<String>,
+    /// Stack that the user chose for buildpacks (`stack:set`); `None` is what suits them.
+    pub stack: Option<String>,
+    /// The commit that is built, if it is one.
+    pub commit: Option<String>,
     /// Counts up when versions that were given as ranges (`22.x`) shall be looked up anew, instead of staying at what
     /// they meant when the runtime was first installed. Default 0.
     pub refresh: u64,
@@ -70,6 +78,9 @@ impl Settings {
             procfile: "Procfile".to_owned(),
             dockerfile_path: None,
             dockerfile_target: None,
+            buildpacks: Vec::new(),
+            stack: None,
+            commit: None,
             refresh: 0,
         }
     }

@@ -23,7 +23,7 @@ const SAMPLES: [&str; 11] = [
     "static-site",
 ];
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let stack =
         |name: &str| ImageRef { repository: format!("stacks/{name}"), digest: Digest::of(name.as_bytes()) };
     Settings::new(stack("debian-12-run"), stack("debian-12-build"))
@@ -37,7 +37,7 @@ fn with_config(pairs: &[(&str, &str)]) -> Settings {
     settings
 }
 
-fn tree(files: &[(&str, &str)]) -> MemoryTree {
+pub(crate) fn tree(files: &[(&str, &str)]) -> MemoryTree {
     files.iter().fold(MemoryTree::new(), |tree, (path, contents)| tree.with(path, contents))
 }
 
@@ -314,7 +314,7 @@ fn refusals_say_what_to_do() {
         &[("Dockerfile", "FROM a\nRUNN x\n"), ("package.json", "{}")],
         &[("mix.exs", ""), ("package.json", "{}")],
         &[("App.csproj", "")],
-        &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-scala\n")],
+        &[(".buildpacks", "https://github.com/heroku/heroku-buildpack-python\nftp://example.com/x\n")],
         &[("project.toml", "[[io.buildpacks.group]]\nid = \"x\"\n")],
         &[("requirements.txt", "requests\n")],
         &[("requirements.txt", "flask\n"), ("lib.py", "")],

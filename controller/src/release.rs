@@ -163,6 +163,21 @@ fn spec(
     })
 }
 
+/// The command as an image's own environment wants it: in images of buildpacks the launcher comes first, which knows
+/// what variables and profiles their layers bring.
+#[must_use]
+pub fn launched(image: &Image, argv: Vec<String>) -> Vec<String> {
+    let by_launcher = |process: &Process| {
+        let Process::Command { argv } = process else { return false };
+        argv.first().is_some_and(|program| program.starts_with("/cnb/process/"))
+    };
+    if !image.processes.values().any(by_launcher) {
+        return argv;
+    }
+    let launcher = ["/cnb/lifecycle/launcher", "--profile", "--"].map(str::to_owned);
+    launcher.into_iter().chain(argv).collect()
+}
+
 /// A container that runs `run` once with the environment of `release`: the `release` process of a deploy, `berth run`.
 pub fn one_off(
     app: &App,

@@ -32,6 +32,8 @@ pub(crate) fn app() -> App {
         name: AppName::parse("hello").expect("valid"),
         created_ms: 1,
         deploy_branch: None,
+        buildpacks: Vec::new(),
+        stack: None,
         dockerfile_path: None,
         dockerfile_target: None,
         builder: None,

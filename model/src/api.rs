@@ -173,6 +173,29 @@ pub struct RegistryInfo {
     pub plain_http: bool,
 }
 
+/// `GET /v1/apps/{app}/sbom`: what is known of what is in the running image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sbom {
+    /// The image's own first.
+    pub documents: Vec<SbomDocument>,
+}
+
+/// One bill of materials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SbomDocument {
+    /// `cyclonedx`, `spdx` or `syft`.
+    pub format: String,
+    /// The buildpack that wrote it; absent for what Berth found in the image itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buildpack: Option<String>,
+    /// The layer that it is of; absent for all of the buildpack's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// The document.
+    #[schema(value_type = Object)]
+    pub document: serde_json::Value,
+}
+
 /// `POST /v1/apps/{app}/sync`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -309,6 +332,12 @@ pub struct AppInfo {
     /// Longest build, in seconds, if it was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_timeout_secs: Option<u32>,
+    /// Buildpacks that were chosen for it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buildpacks: Vec<String>,
+    /// Stack that was chosen for buildpacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
     /// The release that serves.
     pub release: Option<ReleaseVersion>,
     /// Its commit.
@@ -358,6 +387,13 @@ pub struct PatchApp {
     /// Longest build, in seconds, 10 to 86400; 0 for the default of 1800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_timeout_secs: Option<u32>,
+    /// New list of buildpacks, for the next build; empty to look in the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buildpacks: Option<Vec<String>>,
+    /// New stack for buildpacks, for the next build: `debian-12`, `heroku-24`, an image, or two (`RUN,BUILD`); empty to
+    /// forget it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
     /// New list of mounts.
     pub mounts: Option<Vec<Mount>>,
     /// New list of (proxy port, container port).

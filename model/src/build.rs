@@ -38,6 +38,9 @@ pub struct BuildPlan {
     /// and `processes` are the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Buildpacks to run instead: then `layers` is empty, and `config` and `processes` are what they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnb: Option<Cnb>,
 }
 
 /// A commit of another repository as a directory of the tree (gitsubmodules(7)).
@@ -49,6 +52,112 @@ pub struct Submodule {
     pub url: String,
     /// The commit, 40 hexadecimal digits.
     pub commit: String,
+}
+
+/// Buildpacks of others as an agent runs them: Cloud Native Buildpacks, or classic Heroku ones. What they are is only
+/// known once they are fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cnb {
+    /// In order. Empty: those of `builder`.
+    pub buildpacks: Vec<Buildpack>,
+    /// Before those of `builder`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre: Vec<Buildpack>,
+    /// After those of `builder`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub post: Vec<Buildpack>,
+    /// Image with buildpacks and an order of them; the build runs in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<String>,
+    /// What the build and the result stand on; `None` chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Stack>,
+    /// Variables that only the build gets.
+    #[serde(default)]
+    pub env: BTreeMap<EnvName, String>,
+    /// Patterns as in `.gitignore` of what is left out of the source.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// The same of the only files that are taken; empty for all.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Lines of the Procfile; they beat what buildpacks define.
+    #[serde(default)]
+    pub procfile: BTreeMap<ProcessType, String>,
+    /// Why these buildpacks, for the log.
+    pub reason: String,
+    /// The commit that is built, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
+/// Images that buildpacks run in and that their results stand on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    /// As the user named it, such as `heroku-24`.
+    pub name: String,
+    /// What results stand on; `None` is the platform's own.
+    pub run: Option<String>,
+    /// What builds run in.
+    pub build: Option<String>,
+}
+
+/// One buildpack that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buildpack {
+    /// Where it is.
+    pub source: BuildpackSource,
+    /// As the user wrote it.
+    pub text: String,
+    /// Whether it may say that the app is not for it.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// Where a buildpack is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+pub enum BuildpackSource {
+    /// A directory of the pushed tree.
+    Directory {
+        /// Relative; empty for the tree itself.
+        path: String,
+    },
+    /// A git repository.
+    Git {
+        /// `https://`, `http://`, `ssh://`, `git://` or `user@host:path`.
+        url: String,
+        /// Branch, tag or commit; `None` is the default branch.
+        reference: Option<String>,
+    },
+    /// A `.tgz`, `.tar`, `.zip` or `.cnb`.
+    Archive {
+        /// `https://` or `http://`.
+        url: String,
+    },
+    /// An image with one or more buildpacks.
+    Image {
+        /// Its name.
+        name: String,
+    },
+    /// One that the builder has, or another source brought.
+    Id {
+        /// `owner/name`.
+        id: String,
+        /// `None` is the latest there.
+        version: Option<String>,
+    },
+    /// Written in `project.toml` itself.
+    Script {
+        /// Buildpack API.
+        api: String,
+        /// Its id.
+        id: String,
+        /// Text of its `bin/build`.
+        script: String,
+        /// What runs it, such as `/bin/sh`.
+        shell: String,
+    },
 }
 
 /// A Dockerfile as an agent builds it. It goes there as text: what a step is can only be said once the image below is

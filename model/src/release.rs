@@ -38,6 +38,12 @@ pub struct App {
     /// Longest build, in seconds; `None` is 1800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_timeout_secs: Option<u32>,
+    /// Buildpacks that build it, in order; empty to look in the tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buildpacks: Vec<String>,
+    /// Stack that buildpacks run on; `None` is what suits them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
     /// Domains beside the default one.
     pub domains: Vec<HostPattern>,
     /// Whether `<app>.<domain>` leads to it.

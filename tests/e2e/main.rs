@@ -7,6 +7,7 @@
 
 mod apps;
 mod buildah;
+mod buildpacks;
 mod builds;
 mod commands;
 mod deploys;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
                     sites::SCENARIOS,
+                    buildpacks::SCENARIOS,
                 ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));

@@ -103,6 +103,12 @@ impl Job {
             let parts = self.as_it_is(name).await?;
             return self.publish_unless_stopped(parts, publishing).await;
         }
+        if let Some(cnb) = &self.request.plan.cnb {
+            let held = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
+            let mut parts = self.buildpacks(cnb, input, held, publishing).await?;
+            self.predeploy(&mut parts, turn, publishing).await?;
+            return self.publish_unless_stopped(parts, publishing).await;
+        }
         let planned = self.look_up().await?;
         let layers = if planned.iter().any(|planned| planned.make) {
             let turn = turn.insert(self.shared.turn(&self.request.app, &self.events, &self.stop).await?);
@@ -429,7 +435,7 @@ impl Job {
         Ok(env.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
-    fn cache(&self, name: &str) -> Result<PathBuf, BuildError> {
+    pub(super) fn cache(&self, name: &str) -> Result<PathBuf, BuildError> {
         let good = !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !good {

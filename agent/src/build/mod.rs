@@ -6,6 +6,7 @@
 //! A layer whose key is known is not made again. Whose result it is matters: what an app's own code, caches or config
 //! had a part in is only ever used for that app (see [`Scope`]).
 
+mod cnb;
 mod dockerfile;
 mod error;
 mod job;
@@ -17,7 +18,7 @@ mod submodules;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upper;
-mod view;
+pub(crate) mod view;
 
 pub use error::BuildError;
 pub(crate) use sandbox::ca_bundle;

@@ -9,6 +9,7 @@ use super::sandbox::{Program, Step};
 use super::view::View;
 use super::{CONTAINER_PREFIX, Turn, say, source, upper};
 use crate::images::layers::{Known, Scope};
+use berth_launcher::LAUNCHER;
 use berth_model::{ContainerId, Digest};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,11 @@ impl Job {
         };
         // One pipe for both outputs keeps their lines in order.
         let wrapper = "exec \"$0\" -c \"$1\" 2>&1 </dev/null";
-        let argv = [shell, "-c", wrapper, shell, command].map(str::to_owned).to_vec();
+        let mut argv = [shell, "-c", wrapper, shell, command].map(str::to_owned).to_vec();
+        if has(&LAUNCHER[1..]) {
+            // What buildpacks want of the environment.
+            argv.splice(0..0, [LAUNCHER, "--profile", "--"].map(str::to_owned));
+        }
         fs::create_dir_all(&self.dir).map_err(BuildError::disk("make", &self.dir))?;
         let step_upper = source::fresh(&self.dir, "upper");
         source::make_dir(&step_upper, base).map_err(BuildError::disk("make", &step_upper))?;

@@ -25,7 +25,7 @@ const CA_BUNDLES: [&str; 4] = [
 /// Where a build finds it.
 const CA_INSIDE: &str = "/run/berth/ca.crt";
 /// Variables that name it to the tools that each have their own.
-const CA_NAMES: [&str; 8] = [
+pub(super) const CA_NAMES: [&str; 8] = [
     "SSL_CERT_FILE",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
@@ -36,7 +36,7 @@ const CA_NAMES: [&str; 8] = [
     "DENO_CERT",
 ];
 /// Variables of the agent that builds get too: proxies and mirrors.
-const PASSED_ON: [&str; 21] = [
+pub(super) const PASSED_ON: [&str; 21] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",

@@ -107,6 +107,7 @@ pub(super) async fn bench() -> Bench {
         submodules: Vec::new(),
         predeploy: None,
         image: None,
+        cnb: None,
     };
     Bench { registry, images, context, ran, data, plan }
 }

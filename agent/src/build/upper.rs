@@ -124,6 +124,21 @@ pub(crate) fn prepare_output(
     Ok(())
 }
 
+/// Makes the directories `path` of `upper`, each of `owner`, unless they are there. What was put in the way of one is an
+/// error.
+pub(crate) fn prepare_parents(upper: &Path, path: &Path, base: u32, owner: u32) -> Result<(), BuildError> {
+    let mut at = upper.to_owned();
+    for part in path {
+        at.push(part);
+        match fs::symlink_metadata(&at) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(BuildError::Plan(format!("/{} is no directory any more", path.display()))),
+            Err(_) => make_dir(&at, base + owner).map_err(BuildError::disk("make", &at))?,
+        }
+    }
+    Ok(())
+}
+
 /// Moves what the step left at `outputs` (relative; the empty path is everything) from `upper` to the new directory
 /// `layer`. `mounts` are places that something of the node was mounted on.
 pub(crate) fn capture(
@@ -159,7 +174,9 @@ pub(crate) fn capture(
         let to = layer.join(output);
         fs::rename(&from, &to).map_err(BuildError::disk("move", &from))?;
     }
-    plain(layer, base, true).map_err(BuildError::disk("take over", layer))
+    let app = layer.join("app");
+    plain(layer, base, &|path, id, _| if id == BUILD && path.starts_with(&app) { APP } else { id })
+        .map_err(BuildError::disk("take over", layer))
 }
 
 /// Moves everything that a RUN of a Dockerfile left in `upper` to the new directory `layer`; `/tmp`, `/run` and `/root`
@@ -172,12 +189,12 @@ pub(crate) fn capture_all(
 ) -> Result<(), BuildError> {
     fs::create_dir(layer).map_err(BuildError::disk("make", layer))?;
     take(upper, layer, PLATFORM_OF_IMAGES.iter().map(PathBuf::from).chain(mounts.iter().cloned()))?;
-    plain(layer, base, false).map_err(BuildError::disk("take over", layer))
+    plain(layer, base, &|_, id, _| id).map_err(BuildError::disk("take over", layer))
 }
 
 /// Gives everything in a layer that was written with plain ids the fixed time.
 pub(crate) fn finish(layer: &Path) -> Result<(), BuildError> {
-    plain(layer, 0, false).map_err(BuildError::disk("finish", layer))
+    plain(layer, 0, &|_, id, _| id).map_err(BuildError::disk("finish", layer))
 }
 
 fn take(upper: &Path, layer: &Path, hidden: impl Iterator<Item = PathBuf>) -> Result<(), BuildError> {
@@ -195,7 +212,7 @@ fn take(upper: &Path, layer: &Path, hidden: impl Iterator<Item = PathBuf>) -> Re
 }
 
 /// Where `path` is in `upper`, reached through directories only.
-fn inside(upper: &Path, path: &Path) -> Option<PathBuf> {
+pub(crate) fn inside(upper: &Path, path: &Path) -> Option<PathBuf> {
     let mut at = upper.to_owned();
     for part in path {
         if !fs::symlink_metadata(&at).is_ok_and(|found| found.is_dir()) {
@@ -206,24 +223,51 @@ fn inside(upper: &Path, path: &Path) -> Option<PathBuf> {
     fs::symlink_metadata(&at).is_ok().then_some(at)
 }
 
-/// Gives everything in `layer` plain ids and the fixed time. What the build user made below `/app` is the app's.
-fn plain(layer: &Path, base: u32, build_user_is_app: bool) -> io::Result<()> {
+/// Gives everything in a layer that a build container wrote plain ids and the fixed time; what the build user made
+/// becomes that of `owner` (user, group).
+pub(crate) fn take_ids(layer: &Path, base: u32, owner: (u32, u32)) -> Result<(), BuildError> {
+    let of = |_: &Path, id: u32, is_group: bool| match (id, is_group) {
+        (BUILD, false) => owner.0,
+        (BUILD, true) => owner.1,
+        (id, _) => id,
+    };
+    plain(layer, base, &of).map_err(BuildError::disk("take over", layer))
+}
+
+/// Gives everything below `dir`, which has plain ids, those of the build container whose first id is `base`.
+pub(crate) fn give_ids(dir: &Path, base: u32) -> io::Result<()> {
+    let mut pending = vec![dir.to_owned()];
+    while let Some(path) = pending.pop() {
+        let found = fs::symlink_metadata(&path)?;
+        lchown(&path, Some(base + found.uid()), Some(base + found.gid()))?;
+        let mode = found.permissions().mode();
+        if mode & 0o6000 != 0 && !found.is_symlink() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode & 0o7777))?;
+        }
+        if found.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                pending.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives everything in `layer` plain ids, through `owner`, and the fixed time.
+fn plain(layer: &Path, base: u32, owner: &dyn Fn(&Path, u32, bool) -> u32) -> io::Result<()> {
     let mut pending: Vec<(PathBuf, usize)> = vec![(layer.to_owned(), 0)];
     let mut directories = Vec::new();
-    let app = layer.join("app");
     while let Some((path, depth)) = pending.pop() {
         if depth > MAX_DEPTH {
             return Err(io::Error::other("its directories are nested more than 500 deep"));
         }
         let found = fs::symlink_metadata(&path)?;
-        let in_app = build_user_is_app && path.starts_with(&app);
-        let id = |on_disk: u32| match on_disk.checked_sub(base) {
-            Some(BUILD) if in_app => APP,
-            Some(id) if id < COUNT => id,
+        let id = |on_disk: u32, is_group| match on_disk.checked_sub(base) {
+            Some(id) if id < COUNT => owner(&path, id, is_group),
             // Made by the runtime itself, as the node's root.
             _ => 0,
         };
-        let (uid, gid) = (id(found.uid()), id(found.gid()));
+        let (uid, gid) = (id(found.uid(), false), id(found.gid(), true));
         if (uid, gid) != (found.uid(), found.gid()) {
             lchown(&path, Some(uid), Some(gid))?;
             // The kernel drops set-id bits when the owner changes.

@@ -5,6 +5,7 @@
 mod apps;
 mod builder;
 mod builder_dockerfile;
+mod buildpacks;
 mod builds;
 mod completion;
 mod config;
@@ -22,6 +23,7 @@ mod registry;
 mod releases;
 mod resource;
 mod run;
+mod sbom;
 mod storage;
 mod terminal;
 mod tokens;
@@ -62,6 +64,8 @@ pub(crate) fn families() -> Vec<Family> {
         family("images", "What Berth's own registry holds", images::commands()),
         family("registry", "Logins of other registries", registry::commands()),
         family("builder-dockerfile", "Which Dockerfile is built", builder_dockerfile::commands()),
+        family("buildpacks", "Which buildpacks build an app, and what they run on", buildpacks::commands()),
+        family("sbom", "What is in an app's image", sbom::commands()),
         family("storage", "Directories that outlive containers", storage::commands()),
         family("resource", "Limits of memory and CPU", resource::commands()),
         family("ssh-keys", "Who may push and command over SSH", keys::commands()),
@@ -92,6 +96,8 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "images" => images::run(context, name, matches).await,
         "registry" => registry::run(context, name, matches).await,
         "builder-dockerfile" => builder_dockerfile::run(context, name, matches).await,
+        "buildpacks" => buildpacks::run(context, name, matches).await,
+        "sbom" => sbom::run(context, matches).await,
         "storage" => storage::run(context, name, matches).await,
         "resource" => resource::run(context, name, matches).await,
         "ssh-keys" => keys::run(context, name, matches).await,

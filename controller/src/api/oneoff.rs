@@ -3,7 +3,7 @@
 //! In: the app, its release, the request, a number and a unique suffix. Out: the spec. Pure.
 
 use crate::errors::{internal, invalid};
-use crate::release::{main_port, one_off};
+use crate::release::{launched, main_port, one_off};
 use berth_model::api::{ApiError, RunRequest};
 use berth_model::container::ContainerSpec;
 use berth_model::image::Process;
@@ -53,9 +53,9 @@ pub(super) fn expand(release: &Release, argv: &[String]) -> Result<Vec<String>, 
             argv => Ok(argv.iter().chain(rest).cloned().collect()),
         },
         None if rest.is_empty() && first.contains(char::is_whitespace) => {
-            Ok(["/bin/sh", "-c", first].map(str::to_owned).to_vec())
+            Ok(launched(&release.image, ["/bin/sh", "-c", first].map(str::to_owned).to_vec()))
         }
-        None => Ok(argv.to_vec()),
+        None => Ok(launched(&release.image, argv.to_vec())),
     }
 }
 
@@ -136,6 +136,17 @@ mod tests {
         for bad in [&[][..], &[""], &["web"], &["a\0"]] {
             assert!(expanded(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn images_of_buildpacks_have_a_launcher() {
+        let mut release = release();
+        let web = Process::Command { argv: words(&["/cnb/process/web"]) };
+        release.image.processes = [(ProcessType::web(), web)].into();
+        let expanded = |argv: &[&str]| expand(&release, &words(argv));
+        assert_eq!(expanded(&["web", "-x"]), Ok(words(&["/cnb/process/web", "-x"])));
+        let launcher = ["/cnb/lifecycle/launcher", "--profile", "--", "ls", "-l"];
+        assert_eq!(expanded(&["ls", "-l"]), Ok(words(&launcher)));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use super::answer::{Refusal, progress};
 use super::caller::Caller;
 use super::extract::{Json, OptionalJson, Path};
 use super::report;
+use super::system::agent;
 use crate::deploy::{self, Change};
-use crate::errors::invalid;
+use crate::errors::{from_agent, invalid, not_found};
 use crate::platform::Platform;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, Json as Answer};
-use berth_model::api::{ProcessSelection, Progress, PsReport, ReleaseInfo, Rollback, Scale};
+use berth_model::api::{ProcessSelection, Progress, PsReport, ReleaseInfo, Rollback, Sbom, Scale};
 use berth_model::{AppName, ReleaseVersion};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<Platform> {
         .routes(routes!(ps))
         .routes(routes!(releases))
         .routes(routes!(release))
+        .routes(routes!(sbom))
 }
 
 /// Sets how many containers of each process type run.
@@ -140,6 +142,19 @@ async fn releases(
     let app = platform.existing_app(&name).await?;
     let releases = platform.releases(&name).await?.into_iter().rev();
     Ok(Answer(releases.map(|release| report::release_info(&app, release)).collect()))
+}
+
+/// What is in the image that runs.
+#[utoipa::path(get, path = "/v1/apps/{app}/sbom", tag = "releases", params(("app" = AppName, Path)),
+    responses((status = 200, body = Sbom), (status = 404, description = "There is no such app, or it was never deployed")))]
+async fn sbom(State(platform): State<Platform>, Path(name): Path<AppName>) -> Result<Answer<Sbom>, Refusal> {
+    let app = platform.existing_app(&name).await?;
+    let Some(release) = platform.current_release(&app).await? else {
+        return Err(not_found(format!("{name} was never deployed: there is nothing to look into")).into());
+    };
+    let image = release.image.reference;
+    let path = format!("/v1/sbom?repository={}&digest={}", image.repository, image.digest);
+    Ok(Answer(agent(&platform).get(&path).await.map_err(from_agent)?))
 }
 
 /// One release.

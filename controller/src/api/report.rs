@@ -66,6 +66,8 @@ pub(super) async fn app_info(platform: &Platform, app: App) -> Result<AppInfo, R
         procfile_path: app.procfile_path,
         app_json_path: app.app_json_path,
         build_timeout_secs: app.build_timeout_secs,
+        buildpacks: app.buildpacks,
+        stack: app.stack,
         release: app.current,
         formation: app.formation,
         stopped: app.stopped,

@@ -163,6 +163,7 @@ pub(super) async fn build(
         processes: BTreeMap::new(),
         config: ImageConfig::default(),
         dockerfile: None,
+        cnb: None,
         submodules: Vec::new(),
         predeploy: None,
         image: Some(pin.asked.clone()),

@@ -90,6 +90,7 @@ pub async fn build(
     drop(tree);
     let run_image = stack::resolve(platform, "debian-12-run").await?;
     let build_image = stack::resolve(platform, "debian-12-build").await?;
+    let commit = source.commit.clone();
     let settings = |of: App, config| {
         let mut settings = Settings::new(run_image.clone(), build_image.clone());
         settings.config = config;
@@ -99,6 +100,9 @@ pub async fn build(
         if let Some(path) = of.procfile_path {
             settings.procfile = path;
         }
+        settings.buildpacks = of.buildpacks;
+        settings.stack = of.stack;
+        settings.commit = Some(commit.clone());
         settings
     };
     let of = platform.existing_app(app).await?;
@@ -123,7 +127,9 @@ pub async fn build(
 
     let key = key(&draft, &config)?;
     let known = platform.load::<Known>(&known_key(app)).await?.map(|(known, _)| known);
-    if let Some(known) = known.filter(|known| known.key == key)
+    // What buildpacks of others fetch may be new though nothing here is.
+    let is_whole = draft.plan.cnb.is_none();
+    if let Some(known) = known.filter(|known| is_whole && known.key == key)
         && stack::has(platform, &known.image.reference).await?
     {
         say(
@@ -139,7 +145,7 @@ pub async fn build(
         app: app.clone(),
         plan: draft.plan,
         repository: format!("apps/{app}"),
-        config,
+        config: with_commit(config, &commit),
         limits,
         timeout_secs,
         registries: platform.registry_logins(app).await?,
@@ -148,6 +154,14 @@ pub async fn build(
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;
     let checks = with_healthcheck(checks, &image);
     Ok(Built { image, checks, formation, scripts })
+}
+
+/// What Dokku and Heroku tell builds of the commit.
+fn with_commit(mut config: BTreeMap<EnvName, String>, commit: &str) -> BTreeMap<EnvName, String> {
+    for name in ["GIT_REV", "SOURCE_VERSION"].into_iter().filter_map(|name| EnvName::parse(name).ok()) {
+        config.entry(name).or_insert_with(|| commit.to_owned());
+    }
+    config
 }
 
 /// The image's own `HEALTHCHECK` counts for `web` unless the tree says how to check it: it must pass before requests go

@@ -53,8 +53,13 @@ async fn postdeploy(
     let release = platform.existing_release(app, version).await?;
     let app = platform.existing_app(app).await?;
     // Images that Berth did not choose the base of may have no bash.
-    let shell = if release.image.builder == "dockerfile" { "/bin/sh" } else { "/bin/bash" };
-    let run = Process::Command { argv: [shell, "-c", line].map(str::to_owned).to_vec() };
+    let shell = if matches!(release.image.builder.as_str(), "dockerfile" | "buildpacks") {
+        "/bin/sh"
+    } else {
+        "/bin/bash"
+    };
+    let argv = release::launched(&release.image, [shell, "-c", line].map(str::to_owned).to_vec());
+    let run = Process::Command { argv };
     let process = ProcessType::parse("postdeploy").map_err(|error| invalid(error.to_string()))?;
     let unique = secrets::random::<8>().map_err(|error| internal("cannot name a container", &error))?;
     let spec = release::one_off(&app, &release, &process, run, &hex::encode(unique));

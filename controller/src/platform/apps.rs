@@ -21,6 +21,8 @@ fn fresh(name: &AppName) -> App {
         name: name.clone(),
         created_ms: now_ms(),
         deploy_branch: None,
+        buildpacks: Vec::new(),
+        stack: None,
         dockerfile_path: None,
         dockerfile_target: None,
         builder: None,

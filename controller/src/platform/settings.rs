@@ -2,6 +2,7 @@
 
 use super::PlatformError;
 use crate::options::Options;
+use berth_buildpacks::cnb::{parse_stack, source};
 use berth_model::api::PatchApp;
 use berth_model::container::{Limits, Mount};
 use berth_model::release::App;
@@ -9,6 +10,7 @@ use std::collections::HashSet;
 
 const MAX_MOUNTS: usize = 50;
 const MAX_PORTS: usize = 100;
+const MAX_BUILDPACKS: usize = 50;
 /// Places of a container that are Berth's, the kernel's, or the app's own code.
 const KEPT_TARGETS: &[&str] =
     &["/app", "/dev", "/etc", "/proc", "/run/berth", "/sys", "/usr", "/bin", "/lib", "/sbin"];
@@ -32,6 +34,12 @@ pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
     }
     if let Some(secs) = patch.build_timeout_secs {
         app.build_timeout_secs = Some(secs).filter(|secs| *secs != 0);
+    }
+    if let Some(buildpacks) = &patch.buildpacks {
+        app.buildpacks.clone_from(buildpacks);
+    }
+    if let Some(stack) = &patch.stack {
+        app.stack = Some(stack.clone()).filter(|stack| !stack.is_empty());
     }
     if let Some(mounts) = &patch.mounts {
         app.mounts.clone_from(mounts);
@@ -58,6 +66,8 @@ pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
         .or_else(|| patch.builder.as_deref().and_then(builder_problem))
         .or_else(|| patch.build_timeout_secs.and_then(timeout_problem))
         .or_else(|| patch.dockerfile_target.as_deref().and_then(target_problem))
+        .or_else(|| patch.buildpacks.as_deref().and_then(buildpacks_problem))
+        .or_else(|| patch.stack.as_deref().and_then(stack_problem))
         .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
         .or_else(|| patch.tcp_ports.as_deref().and_then(ports_problem))
         .or_else(|| {
@@ -96,10 +106,14 @@ fn path_problem(path: &str, example: &str) -> Option<String> {
 
 /// One of the builders; empty is "detect".
 fn builder_problem(builder: &str) -> Option<String> {
-    let known = builder.is_empty() || berth_buildpacks::BUILDERS.contains(&builder);
+    let known = builder.is_empty()
+        || [&berth_buildpacks::BUILDERS[..], &berth_buildpacks::BUILDPACKS[..]].concat().contains(&builder);
     let shown: String = builder.chars().take(40).collect();
     (!known).then(|| {
-        format!("there is no builder {shown:?}; there are: {}", berth_buildpacks::BUILDERS.join(", "))
+        format!(
+            "there is no builder {shown:?}; there are: {}, cnb, classic",
+            berth_buildpacks::BUILDERS.join(", ")
+        )
     })
 }
 
@@ -115,6 +129,26 @@ fn target_problem(target: &str) -> Option<String> {
     let shown: String = target.chars().take(80).collect();
     (target.len() > 100 || !target.chars().all(good))
         .then(|| format!("{shown:?} is not the name of a stage; use letters, digits and - _ ."))
+}
+
+/// Lines as in `.buildpacks`. Whether a directory is there is only known when something is pushed.
+fn buildpacks_problem(buildpacks: &[String]) -> Option<String> {
+    if buildpacks.len() > MAX_BUILDPACKS {
+        return Some(format!("{} buildpacks are too many: at most {MAX_BUILDPACKS}", buildpacks.len()));
+    }
+    let maybe_there =
+        |path: &str| buildpacks.iter().any(|text| text.starts_with("./") && text.contains(path));
+    buildpacks.iter().find_map(|text| source::parse(text, &maybe_there).err())
+}
+
+/// `debian-12`, `heroku-24`, images; empty is "forget it".
+fn stack_problem(stack: &str) -> Option<String> {
+    if stack.is_empty() {
+        return None;
+    }
+    parse_stack(stack)
+        .err()
+        .map(|error| format!("{error}; a stack is debian-12, heroku-24, an image, or RUN-IMAGE,BUILD-IMAGE"))
 }
 
 fn mounts_problem(mounts: &[Mount]) -> Option<String> {

@@ -15,7 +15,7 @@ use berth_model::registry::OWN_REGISTRY;
 
 impl Job {
     /// The image `name`.
-    pub(super) async fn base(&self, name: &str) -> Result<Below, BuildError> {
+    pub(in super::super) async fn base(&self, name: &str) -> Result<Below, BuildError> {
         let reference = ImageName::parse(name).map_err(BuildError::Plan)?;
         if reference.registry == OWN_REGISTRY {
             return self.below(&self.own(&reference).await?).await;

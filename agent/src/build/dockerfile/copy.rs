@@ -303,7 +303,7 @@ fn not_a_directory(path: &Path) -> io::Error {
 }
 
 /// A user and group of an image, `app:app` or `1000`, as numbers. A user alone has the group of the same number.
-pub(super) fn owner(text: &str, view: &View) -> Result<(u32, u32), BuildError> {
+pub(in super::super) fn owner(text: &str, view: &View) -> Result<(u32, u32), BuildError> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let lookup = |name: &str, file: &str| -> Result<u32, BuildError> {
         if let Ok(id) = name.parse::<u32>() {

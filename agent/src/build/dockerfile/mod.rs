@@ -16,6 +16,8 @@ mod steps;
 mod tests;
 mod tools;
 
+pub(super) use copy::owner;
+
 use super::error::BuildError;
 use super::job::{Job, Parts};
 use super::view::View;
@@ -39,10 +41,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 #[derive(Clone, Debug, Default)]
 pub(super) struct Below {
     /// Bottom first.
-    layers: Vec<Known>,
-    config: ImageConfig,
+    pub(super) layers: Vec<Known>,
+    pub(super) config: ImageConfig,
     /// What Berth wrote into an image that it made.
-    made: Option<Image>,
+    pub(super) made: Option<Image>,
 }
 
 impl Below {
