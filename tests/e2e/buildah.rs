@@ -93,7 +93,7 @@ fn sh(dir: &Path, script: &str) -> Result<String> {
 fn buildah(context: &Path, scratch: &Path) -> Result<String> {
     let scratch = scratch.to_str().context("a path in UTF-8")?;
     let script = format!(
-        "set -e; b=\"buildah --root {scratch}/root --runroot {scratch}/run\"; \
+        "set -e; b=\"buildah --storage-driver vfs --root {scratch}/root --runroot {scratch}/run\"; \
          $b bud --isolation chroot -q -t agrees . >&2; c=$($b from agrees); m=$($b mount $c); (cd $m && {LISTING}); \
          $b rm $c >&2; $b rmi -a >&2"
     );
