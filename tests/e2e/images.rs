@@ -217,24 +217,24 @@ fn archives(berth: &Berth) -> Result<()> {
     let listed = berth.ok(&["images", "archived"])?.stdout;
     ensure!(listed.contains("apps/archived") && listed.contains("archived v1"), "{listed}");
 
-    berth.ok(&["apps:create", "loaded"])?;
+    berth.ok(&["apps:create", "from-archive"])?;
     let bytes = std::fs::read(&archive)?;
-    let loaded = berth.berth_with_input(&["git:load-image", "loaded"], &bytes)?.success()?.all();
+    let loaded = berth.berth_with_input(&["git:load-image", "from-archive"], &bytes)?.success()?.all();
     ensure!(loaded.contains("Using the image localhost/archived:v1"), "{loaded}");
-    let reply = berth.get("loaded", "/")?;
+    let reply = berth.get("from-archive", "/")?;
     let expected = "one\nuser=1234 port=9090 greeting=hi\n";
     ensure!(reply.text() == expected, "{} {}: {loaded}", reply.status, reply.text());
     let again =
-        berth.berth_with_input(&["git:load-image", "loaded", "archived:v1"], &bytes)?.success()?.all();
-    ensure!(versions(berth, "loaded")? == 1 || again.contains("Application deployed"), "{again}");
-    let refused = berth.berth_with_input(&["git:load-image", "loaded", "other"], &bytes)?;
+        berth.berth_with_input(&["git:load-image", "from-archive", "archived:v1"], &bytes)?.success()?.all();
+    ensure!(versions(berth, "from-archive")? == 1 || again.contains("Application deployed"), "{again}");
+    let refused = berth.berth_with_input(&["git:load-image", "from-archive", "other"], &bytes)?;
     ensure!(refused.code == 1 && refused.all().contains("it has localhost/archived:v1"), "{}", refused.all());
-    let refused = berth.berth_with_input(&["git:load-image", "loaded"], b"no archive at all")?;
+    let refused = berth.berth_with_input(&["git:load-image", "from-archive"], b"no archive at all")?;
     ensure!(refused.code == 1 && refused.all().contains("cannot be read"), "{}", refused.all());
     let half = &bytes[..bytes.len() / 2];
-    let refused = berth.berth_with_input(&["git:load-image", "loaded"], half)?;
+    let refused = berth.berth_with_input(&["git:load-image", "from-archive"], half)?;
     ensure!(refused.code == 1, "{}", refused.all());
-    ensure!(berth.get("loaded", "/")?.text().starts_with("one\n"), "the old version keeps serving");
+    ensure!(berth.get("from-archive", "/")?.text().starts_with("one\n"), "the old version keeps serving");
 
     // Over SSH, through zstd.
     repo.change(&[("answer", "two\n")])?;
@@ -243,7 +243,7 @@ fn archives(berth: &Berth) -> Result<()> {
     let packed = std::fs::File::open(dir.path().join("archived.tar.zst"))?;
     let mut ssh = Command::new("sh");
     let line = format!(
-        "{} -p {} paas@{} git:load-image loaded",
+        "{} -p {} paas@{} git:load-image from-archive",
         berth.ssh_command(),
         berth.ssh.port(),
         berth.ssh.ip()
@@ -251,10 +251,10 @@ fn archives(berth: &Berth) -> Result<()> {
     let output = ssh.args(["-c", &line]).stdin(packed).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{said}");
-    ensure!(berth.get("loaded", "/")?.text().starts_with("two\n"), "the archive over SSH");
-    berth.ok(&["config:set", "loaded", "GREETING=new"])?;
+    ensure!(berth.get("from-archive", "/")?.text().starts_with("two\n"), "the archive over SSH");
+    berth.ok(&["config:set", "from-archive", "GREETING=new"])?;
     // The archive is kept for this, under a new name too.
-    berth.ok(&["apps:rename", "loaded", "laden"])?;
+    berth.ok(&["apps:rename", "from-archive", "laden"])?;
     berth.ok(&["cleanup"])?;
     berth.ok(&["ps:rebuild", "laden"])?;
     ensure!(berth.get("laden", "/")?.text() == "two\nuser=1234 port=9090 greeting=new\n", "its config wins");
