@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use std::net::Ipv4Addr;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -78,6 +79,20 @@ impl<C: Commands> Subject<C> {
             };
             if Instant::now() + self.pause() >= deadline {
                 return Err(reason);
+            }
+            sleep(self.pause()).await;
+        }
+    }
+
+    /// Waits until whoever listens on the port says something, or `end`. Servers that start workers listen long before one of
+    /// them has loaded the app, and go on listening for a while when none can. Anything is an answer: a status of HTTP,
+    /// what another protocol says to HTTP, or that it hangs up and listens on.
+    async fn answer_by(&self, port: u16, end: Instant) {
+        let mut hung_up = false;
+        while let Ok(stream) = self.connect_by(port, end).await {
+            match timeout(end.saturating_duration_since(Instant::now()), speaks(stream)).await {
+                Ok(false) if !hung_up => hung_up = true,
+                Ok(_) | Err(_) => return,
             }
             sleep(self.pause()).await;
         }
@@ -161,10 +176,9 @@ impl<C: Commands> Subject<C> {
                 }
                 Probe::ListeningOrUptime { seconds: wanted } => {
                     let end = self.since + seconds(*wanted);
-                    if let Ok(port) = self.port(None) {
-                        let _ = self.connect_by(port, end).await;
-                    } else {
-                        sleep_until(end).await;
+                    match self.port(None) {
+                        Ok(port) => self.answer_by(port, end).await,
+                        Err(_) => sleep_until(end).await,
                     }
                     Ok(())
                 }
@@ -197,6 +211,17 @@ impl<C: Commands> Subject<C> {
             }
         }
     }
+}
+
+/// Whether a byte comes back when HTTP is spoken to it; not if it hangs up.
+async fn speaks(mut stream: TcpStream) -> bool {
+    // Safe for any app (RFC 9110, 9.2.1), and answered without a body.
+    let request =
+        "HEAD / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: berth-check/1\r\nConnection: close\r\n\r\n";
+    if stream.write_all(request.as_bytes()).await.is_err() {
+        return false;
+    }
+    matches!(stream.read(&mut [0]).await, Ok(read) if read > 0)
 }
 
 /// What a running container's checks found.
@@ -264,7 +289,6 @@ async fn watch_one<C: Commands>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[derive(Clone)]
     struct Says(i32);
@@ -358,6 +382,41 @@ mod tests {
         let began = Instant::now();
         assert_eq!(subject(None, 0).start(&check(Probe::ListeningOrUptime { seconds: 1 })).await, Ok(()));
         assert!(began.elapsed() >= Duration::from_millis(990));
+    }
+
+    #[tokio::test]
+    async fn the_default_waits_for_whoever_listens_to_say_something() {
+        let default = check(Probe::ListeningOrUptime { seconds: 30 });
+        // One that hangs up on HTTP speaks something else.
+        let began = Instant::now();
+        let port = serve("").await;
+        assert_eq!(subject(Some(port), 0).start(&default).await, Ok(()));
+        assert!(began.elapsed() < Duration::from_secs(5), "it need not wait");
+        // One that listens and loads: what it says at last counts, however bad.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let began = Instant::now();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(300)).await;
+            let (mut stream, _) = listener.accept().await.expect("a check");
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 500 Oh\r\n\r\n").await;
+        });
+        assert_eq!(subject(Some(port), 0).start(&default).await, Ok(()));
+        assert!((300..5000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        // One that listened, but whose workers never came: it is waited for like one that never listened.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let asked = listener.accept().await.expect("a check");
+            drop((listener, asked));
+        });
+        let began = Instant::now();
+        assert_eq!(
+            subject(Some(port), 0).start(&check(Probe::ListeningOrUptime { seconds: 1 })).await,
+            Ok(())
+        );
+        assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

@@ -101,7 +101,8 @@ pub enum Probe {
         /// Seconds.
         seconds: u32,
     },
-    /// The default: the main port accepts a connection, or the container has run this long, whichever is first.
+    /// The default: whoever listens on the main port answers, in whatever protocol, or the container has run this long,
+    /// whichever is first.
     ListeningOrUptime {
         /// Seconds.
         seconds: u32,

@@ -1,6 +1,7 @@
 //! Deploys: nothing is lost while versions change, and a bad version never serves.
 
 use crate::apps::{REQUIREMENTS, WEB, push_server, server};
+use crate::samples::directory;
 use anyhow::{Result, ensure};
 use berth_tests::{Berth, Repo, until, websocket_echo};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("deploys_under_load_fail_no_request", under_load),
     ("deploy_of_a_crashing_app_fails_and_shows_its_output", crashing),
+    ("deploy_of_an_app_that_no_worker_can_load_fails", no_worker),
     ("deploy_with_a_failing_check_fails", failing_check),
     ("deploy_waits_for_a_slow_start", slow_start),
     ("deploy_says_when_an_app_listens_elsewhere", elsewhere),
@@ -17,6 +19,21 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("websockets_pass", websockets),
     ("a_dependency_change_and_a_source_change_make_only_their_layers", layers),
 ];
+
+/// gunicorn listens before its workers load the app: a port that accepts connections is not enough.
+fn no_worker(berth: &Berth) -> Result<()> {
+    let repo = Repo::of_directory(berth, "no-worker", &directory("python-flask"))?;
+    repo.push()?;
+    let before = berth.get("no-worker", "/")?.text();
+    let source = std::fs::read_to_string(repo.path().join("app.py"))?;
+    repo.write(&[("app.py", &format!("import no_such_module_anywhere\n{source}"))])?;
+    repo.commit("Does not load")?;
+    let pushed = repo.git(&["push", "paas", "main"])?;
+    ensure!(pushed.code != 0, "{}", pushed.all());
+    ensure!(pushed.all().contains("No module named 'no_such_module_anywhere'"), "{}", pushed.all());
+    ensure!(berth.get("no-worker", "/")?.text() == before, "the old version serves");
+    Ok(())
+}
 
 fn elsewhere(berth: &Berth) -> Result<()> {
     let local = server("one").replace("0.0.0.0", "127.0.0.1");
