@@ -43,7 +43,13 @@ pub(super) struct Package {
 impl Package {
     pub(super) fn read(tree: &dyn SourceTree) -> Result<Self, PlanError> {
         const FILE: &str = "package.json";
-        let text = tree.text(FILE)?.unwrap_or_default();
+        let Some(text) = tree.text(FILE)? else {
+            return invalid(
+                FILE,
+                "the builder node was chosen, but there is none at the top of the tree; commit one ({} will do), or choose the \
+                 directory that has it: berth builder:set APP build-dir DIR",
+            );
+        };
         match serde_json::from_str(&text) {
             Ok(Value::Object(json)) => Ok(Self { json }),
             Ok(_) => invalid(FILE, "it is not a JSON object"),

@@ -30,7 +30,14 @@ pub(super) fn parse(file: &str, text: &str) -> Result<toml::Table, PlanError> {
 }
 
 pub(super) fn binaries(tree: &dyn SourceTree) -> Result<Binaries, PlanError> {
-    let top = parse("Cargo.toml", &tree.text("Cargo.toml")?.unwrap_or_default())?;
+    let Some(text) = tree.text("Cargo.toml")? else {
+        return invalid(
+            "Cargo.toml",
+            "the builder rust was chosen, but there is none at the top of the tree; choose the directory that has it: \
+             berth builder:set APP build-dir DIR",
+        );
+    };
+    let top = parse("Cargo.toml", &text)?;
     let workspace = top.get("workspace").and_then(toml::Value::as_table);
     if !top.contains_key("package") && workspace.is_none() {
         return invalid("Cargo.toml", "it has neither [package] nor [workspace]");
