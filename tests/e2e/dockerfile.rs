@@ -69,7 +69,7 @@ COPY <<-"X" /etc/note
 RUN test -e /srv/serve.sh && test "$(cat /etc/note)" = 'a $note' && test ! -e /run/secrets/TOKEN && test ! -e /cache
 ENV GREETING=hello
 USER web
-EXPOSE 9090 9091/udp
+EXPOSE 9090 9091/udp 9092
 HEALTHCHECK --interval=1s CMD test -e /srv/answer
 ENTRYPOINT ["/srv/serve.sh"]
 "#;
@@ -95,6 +95,10 @@ fn stages(berth: &Berth) -> Result<()> {
     ensure!(pushed.contains("-----> Building from Dockerfile"), "{pushed}");
     ensure!(pushed.contains("Step 2/16 : ARG FLAVOUR=plain"), "{pushed}");
     ensure!(!pushed.contains("exit 9"), "a stage that is not needed is not built: {pushed}");
+    ensure!(
+        pushed.contains("berth ports:add stages tcp:9092:9092"),
+        "nothing leads to its second port: {pushed}"
+    );
     let reply = berth.get("stages", "/")?.text();
     ensure!(reply == "run 0\none\nflavour=mint\nuser=1234 port=9090 greeting=hello\n", "{reply}");
     // A file that .dockerignore names changes nothing: every step is known.

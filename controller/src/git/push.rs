@@ -302,6 +302,7 @@ pub(super) async fn deploy_commit(
                 return Ok(None);
             }
             recording.built(&built.image).await?;
+            let exposed = built.image.exposed_ports.clone();
             let new = NewImage {
                 image: built.image,
                 git_rev: Some(commit),
@@ -313,8 +314,28 @@ pub(super) async fn deploy_commit(
             let change = Change::Image(Box::new(new));
             let version = deploy::deploy(&platform, &app, change, &by, progress, cancel).await?;
             after_deploy(&platform, &app, version, &built.scripts, is_first, progress, cancel).await;
+            unrouted(&platform, &app, &exposed, progress).await?;
             Ok(Some(version))
         }
     };
     history::record(&platform, order, progress, cancel, work).await.map(drop)
+}
+
+/// Says which ports of an image nothing leads to: requests go to the first, others are opened by their owner's word only, for
+/// a port of the machine can belong to one app.
+async fn unrouted(
+    platform: &Platform,
+    app: &AppName,
+    exposed: &[u16],
+    progress: &ProgressSender,
+) -> Result<(), ApiError> {
+    let led = platform.existing_app(app).await?.tcp_ports;
+    let open = |port: &&u16| led.iter().any(|(_, container)| container == *port);
+    for port in exposed.iter().skip(1).filter(|port| !open(port)) {
+        let text = format!(
+            "the image listens on port {port} too; to lead there: berth ports:add {app} tcp:{port}:{port}"
+        );
+        say(progress, Progress::Detail { text }).await;
+    }
+    Ok(())
 }
