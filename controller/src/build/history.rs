@@ -80,17 +80,13 @@ impl Recording {
     }
 }
 
-fn prefix(app: &AppName) -> String {
+/// Begins the keys of an app's builds: what is forgotten with it.
+pub(crate) fn prefix(app: &AppName) -> String {
     format!("builds/{app}/")
 }
 
-fn key(app: &AppName, build: &BuildId) -> String {
+pub(crate) fn key(app: &AppName, build: &BuildId) -> String {
     format!("builds/{app}/{build}")
-}
-
-/// What is forgotten with an app.
-pub(crate) fn app_prefix(app: &AppName) -> String {
-    prefix(app)
 }
 
 /// Runs `work` to its end and records it. If the caller goes away or `cancel` fires, the work is told to stop.

@@ -16,6 +16,7 @@ use crate::platform::{ProgressSender, say};
 use crate::secrets;
 use berth_model::AppName;
 use berth_model::api::{ApiError, Progress};
+use berth_model::release::App;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -314,7 +315,7 @@ pub(super) async fn deploy_commit(
             let change = Change::Image(Box::new(new));
             let version = deploy::deploy(&platform, &app, change, &by, progress, cancel).await?;
             after_deploy(&platform, &app, version, &built.scripts, is_first, progress, cancel).await;
-            unrouted(&platform, &app, &exposed, progress).await?;
+            unrouted(&platform, &app, &exposed, progress).await;
             Ok(Some(version))
         }
     };
@@ -323,13 +324,9 @@ pub(super) async fn deploy_commit(
 
 /// Says which ports of an image nothing leads to: requests go to the first, others are opened by their owner's word only, for
 /// a port of the machine can belong to one app.
-async fn unrouted(
-    platform: &Platform,
-    app: &AppName,
-    exposed: &[u16],
-    progress: &ProgressSender,
-) -> Result<(), ApiError> {
-    let led = platform.existing_app(app).await?.tcp_ports;
+async fn unrouted(platform: &Platform, app: &AppName, exposed: &[u16], progress: &ProgressSender) {
+    // A remark: what cannot be looked up now is no reason to refuse a push whose release serves.
+    let Ok(App { tcp_ports: led, .. }) = platform.existing_app(app).await else { return };
     let open = |port: &&u16| led.iter().any(|(_, container)| container == *port);
     for port in exposed.iter().skip(1).filter(|port| !open(port)) {
         let text = format!(
@@ -337,5 +334,4 @@ async fn unrouted(
         );
         say(progress, Progress::Detail { text }).await;
     }
-    Ok(())
 }

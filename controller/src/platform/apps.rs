@@ -1,9 +1,10 @@
 //! Apps: made, changed, renamed, destroyed.
 
 use super::{Platform, PlatformError, json, now_ms, settings};
+use crate::build::history;
 use crate::store::{Compare, Write};
 use berth_model::AppName;
-use berth_model::api::PatchApp;
+use berth_model::api::{BuildInfo, PatchApp};
 use berth_model::container::{RestartPolicy, Stop};
 use berth_model::release::{App, Formation, Release};
 use std::collections::BTreeMap;
@@ -153,7 +154,7 @@ impl Platform {
             Write::DeletePrefix(super::registries::app_prefix(name)),
             Write::Delete(format!("deploys/{name}")),
             Write::Delete(crate::build::known_key(name)),
-            Write::DeletePrefix(crate::build::history::app_prefix(name)),
+            Write::DeletePrefix(history::prefix(name)),
         ];
         if self.txn(vec![Compare::Present(key(name))], writes).await?.is_none() {
             return Err(PlatformError::NoSuchApp(name.clone()));
@@ -192,7 +193,7 @@ impl Platform {
                 Write::DeletePrefix(super::config::app_prefix(from)),
                 Write::Delete(format!("deploys/{from}")),
                 Write::Delete(crate::build::known_key(from)),
-                Write::DeletePrefix(crate::build::history::app_prefix(from)),
+                Write::DeletePrefix(history::prefix(from)),
                 Write::Put(key(to), json(&renamed)),
                 naming.advance(),
             ];
@@ -200,11 +201,8 @@ impl Platform {
                 let moved = Release { app: to.clone(), ..release };
                 then.push(self.release_write(&moved)?);
             }
-            for build in crate::build::history::list(self, from).await.unwrap_or_default() {
-                then.push(Write::Put(
-                    format!("{}{}", crate::build::history::app_prefix(to), build.id),
-                    json(&build),
-                ));
+            for (_, build) in self.load_all::<BuildInfo>(&history::prefix(from)).await? {
+                then.push(Write::Put(history::key(to, &build.id), json(&build)));
             }
             for (name, value) in self.app_config(from).await? {
                 then.push(self.config_write(&super::config::app_key(to, &name), &value)?);
