@@ -10,6 +10,9 @@ use crate::{AppName, BuildId, EnvName, ProcessType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Longest build, in seconds, of an app that does not say otherwise.
+pub const DEFAULT_TIMEOUT_SECS: u32 = 1800;
+
 /// How to make one image out of a source tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildPlan {

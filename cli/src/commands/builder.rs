@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::report::Report;
 use berth_model::api::{AppInfo, PatchApp};
+use berth_model::build::DEFAULT_TIMEOUT_SECS;
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -62,7 +63,7 @@ async fn show(context: &Context, name: &str, matches: &ArgMatches) -> Result<()>
             .row("Builder build dir", text(&app.build_dir))
             .row("Builder detected", text(&app.builder))
             .row("Builder selected", text(&app.builder_selected))
-            .row("Builder timeout", app.build_timeout_secs.unwrap_or(1800).to_string()),
+            .row("Builder timeout", app.build_timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS).to_string()),
         _ => Report::new(app.name.as_str(), "app-json")
             .row("App json appjson path", text(&app.app_json_path))
             .row("App json computed appjson path", app.app_json_path.as_deref().unwrap_or("app.json")),

@@ -9,12 +9,11 @@
 use super::{Built, Known, known_key, stack, upload, with_healthcheck};
 use crate::Platform;
 use crate::errors::{failed, from_agent, internal};
-use crate::git::tree::{GitTree, Source};
+use crate::git::tree::Source;
 use crate::platform::{ProgressSender, say};
-use berth_buildpacks::SourceTree;
 use berth_model::api::{ApiError, Progress};
 use berth_model::app_json::Scripts;
-use berth_model::build::{BuildPlan, BuildRequest};
+use berth_model::build::{BuildPlan, BuildRequest, DEFAULT_TIMEOUT_SECS};
 use berth_model::container::Limits;
 use berth_model::image::{ImageConfig, ImageRef};
 use berth_model::registry::{OWN_REGISTRY, PullRequest};
@@ -28,8 +27,6 @@ use std::collections::BTreeMap;
 pub(crate) const TAG: &str = "from-image";
 /// The one file of such a commit.
 pub(crate) const FILE: &str = "Dockerfile";
-/// How long a pull may take beside the usual.
-const TIMEOUT_SECS: u64 = 1800;
 
 /// Where an app's image came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,15 +64,6 @@ impl Pin {
         let pin = Self { way, asked: asked.to_owned(), image };
         (pin.image.digest.is_some() && pin.text() == text).then_some(pin)
     }
-
-    /// What a commit says, if it has nothing but this. Blocks.
-    pub(crate) fn of(tree: &GitTree) -> Option<Self> {
-        let [entry] = tree.entries() else { return None };
-        (entry.path == FILE).then_some(())?;
-        let tree: &dyn SourceTree = tree;
-        let text = tree.text(FILE).ok()??;
-        Self::parse(&text)
-    }
 }
 
 /// An app is gone, or is called `to` now: what its repository keeps for rebuilds goes, or goes along. Releases keep their
@@ -97,15 +85,12 @@ pub(crate) async fn forget(platform: &Platform, app: &AppName, to: Option<&AppNa
     }
 }
 
-/// The tree of a commit, and its pin if it has one.
-pub(crate) async fn read(source: Source) -> Result<(GitTree, Option<Pin>), ApiError> {
-    let work = move || {
-        let tree = source.tree().map_err(|error| failed(error.to_string()))?;
-        let pin = Pin::of(&tree);
-        Ok((tree, pin))
-    };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| internal("reading the commit broke off", &error))?
+/// What a commit says, if it has nothing but a pin.
+pub(crate) async fn read(source: Source) -> Result<Option<Pin>, ApiError> {
+    let work = move || source.only_file(FILE).map_err(|error| failed(error.to_string()));
+    let text = tokio::task::spawn_blocking(work).await;
+    let text = text.map_err(|error| internal("reading the commit broke off", &error))??;
+    Ok(text.and_then(|text| Pin::parse(&text)))
 }
 
 /// Brings an image of another registry into Berth's own; an agent does it.
@@ -121,10 +106,13 @@ pub(super) async fn build(
     platform: &Platform,
     app: &AppName,
     id: &BuildId,
-    tree: GitTree,
+    source: Source,
     pin: Pin,
     progress: &ProgressSender,
 ) -> Result<Built, ApiError> {
+    let tree = tokio::task::spawn_blocking(move || source.tree()).await;
+    let tree = tree.map_err(|error| internal("reading the commit broke off", &error))?;
+    let tree = tree.map_err(|error| failed(error.to_string()))?;
     let key = format!("image {}", tree.id);
     let built = |image: berth_model::image::Image| Built {
         checks: with_healthcheck(BTreeMap::new(), &image),
@@ -141,7 +129,7 @@ pub(super) async fn build(
         return Ok(built(known.image));
     }
     let own = format!("apps/{app}");
-    let source = match pin.image.digest.clone() {
+    let image = match pin.image.digest.clone() {
         Some(digest) if pin.image.registry == OWN_REGISTRY => {
             // Only the app's own: a commit can be pushed by somebody who may not read other apps' images.
             let image = ImageRef { repository: own.clone(), digest };
@@ -157,8 +145,8 @@ pub(super) async fn build(
     };
     let plan = BuildPlan {
         builder: "image".to_owned(),
-        run_image: source.clone(),
-        build_image: source,
+        run_image: image.clone(),
+        build_image: image,
         layers: Vec::new(),
         processes: BTreeMap::new(),
         config: ImageConfig::default(),
@@ -175,7 +163,7 @@ pub(super) async fn build(
         repository: own,
         config: BTreeMap::new(),
         limits: Limits::default(),
-        timeout_secs: TIMEOUT_SECS,
+        timeout_secs: DEFAULT_TIMEOUT_SECS.into(),
         registries: Vec::new(),
     };
     let image = upload::run(platform, request, tree, progress).await?;

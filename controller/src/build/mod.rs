@@ -18,7 +18,7 @@ use crate::secrets;
 use berth_buildpacks::{Settings, SourceTree};
 use berth_model::api::{ApiError, PatchConfig, Progress};
 use berth_model::app_json::{self, AppJson, EnvValue, Scripts};
-use berth_model::build::{BuildPlan, BuildRequest};
+use berth_model::build::{BuildPlan, BuildRequest, DEFAULT_TIMEOUT_SECS};
 use berth_model::check::Check;
 use berth_model::container::Limits;
 use berth_model::image::{Image, ImageRef};
@@ -27,9 +27,6 @@ use berth_model::{AppName, BuildId, EnvName, ProcessType, checks_file};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-
-/// Longest build, in seconds, unless the app says otherwise.
-const TIMEOUT_SECS: u32 = 1800;
 
 /// A built image, and what its tree says of how it runs.
 #[derive(Clone, Debug)]
@@ -83,11 +80,9 @@ pub async fn build(
     source: Source,
     progress: &ProgressSender,
 ) -> Result<Built, ApiError> {
-    let (tree, pin) = from_image::read(source.clone()).await?;
-    if let Some(pin) = pin {
-        return from_image::build(platform, app, id, tree, pin, progress).await;
+    if let Some(pin) = from_image::read(source.clone()).await? {
+        return from_image::build(platform, app, id, source, pin, progress).await;
     }
-    drop(tree);
     let run_image = stack::resolve(platform, "debian-12-run").await?;
     let build_image = stack::resolve(platform, "debian-12-build").await?;
     let commit = source.commit.clone();
@@ -108,7 +103,7 @@ pub async fn build(
     let of = platform.existing_app(app).await?;
     let limits = ProcessType::parse("build").ok().and_then(|build| of.limits.get(&build).cloned());
     let limits = limits.unwrap_or_else(Limits::of_builds);
-    let timeout_secs = of.build_timeout_secs.unwrap_or(TIMEOUT_SECS).into();
+    let timeout_secs = of.build_timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS).into();
     let draft =
         read(source.clone(), settings(of.clone(), platform.config_of(app).await?), of.clone()).await?;
     for text in &draft.warnings {

@@ -204,7 +204,7 @@ pub(super) async fn refreshed(
         commit: commit_now.to_owned(),
         directory: None,
     };
-    let (_, found) = from_image::read(source).await?;
+    let found = from_image::read(source).await?;
     let Some(old) = found.filter(|pin| pin.way == Way::Named) else { return Ok(None) };
     let new = match pin(platform, &order.app, &old.asked, progress).await {
         Ok(new) => new,

@@ -91,6 +91,20 @@ impl Source {
         Ok(object.peel_to_tree()?.id())
     }
 
+    /// The text of `name`, if the commit has this file and nothing else. Reads no more than that.
+    pub fn only_file(&self, name: &str) -> Result<Option<String>, SourceError> {
+        let git = |source| SourceError::Git { commit: self.commit.clone(), source };
+        let repository = self.open().map_err(git)?;
+        let tree = repository.find_tree(self.tree_id(&repository).map_err(git)?).map_err(git)?;
+        let Some(entry) = tree.get_name(name).filter(|_| tree.len() == 1) else { return Ok(None) };
+        let odb = repository.odb().map_err(git)?;
+        if !size_of(&odb, entry.id()).is_ok_and(|size| size <= READ_LIMIT) {
+            return Ok(None);
+        }
+        let Ok(blob) = repository.find_blob(entry.id()) else { return Ok(None) };
+        Ok(std::str::from_utf8(blob.content()).ok().map(str::to_owned))
+    }
+
     /// Whether a branch may hold the object.
     pub fn check_commit(&self) -> Result<(), SourceError> {
         let git = |source| SourceError::Git { commit: self.commit.clone(), source };
@@ -226,7 +240,10 @@ impl GitTree {
                 && entry.size < READ_LIMIT
         });
         own.map(|entry| self.blob(&entry.id)).any(|bytes| bytes.is_ok_and(|bytes| says_so(&bytes)))
-            || self.top_file(".gitattributes").is_ok_and(|bytes| bytes.is_some_and(|bytes| says_so(&bytes)))
+            || self.source.directory.is_some()
+                && self
+                    .top_file(".gitattributes")
+                    .is_ok_and(|bytes| bytes.is_some_and(|bytes| says_so(&bytes)))
     }
 
     /// Puts large files that are here in the place of their pointers: such an entry has the id and the size of the contents.
