@@ -245,6 +245,7 @@ impl Key {
 }
 
 /// A word for bash that means exactly this text.
-pub(crate) fn quoted(text: &str) -> String {
+#[must_use]
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -31,6 +31,7 @@ mod tests;
 mod tree;
 
 pub use detect::{BUILDERS, BUILDPACKS, plan};
+pub use draft::quoted;
 pub use error::PlanError;
 pub use tree::{DirectoryTree, Entry, EntryKind, MemoryTree, READ_LIMIT, SourceTree, TreeError};
 

@@ -4,6 +4,7 @@
 //! routes. Running apps never depend on it: it may stop and start again at any time.
 
 pub mod api;
+mod archives;
 pub mod build;
 pub mod deploy;
 pub mod errors;

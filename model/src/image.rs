@@ -59,6 +59,16 @@ pub struct StaticSite {
     pub rules: SiteRules,
 }
 
+/// This machine in the words of the image specification (GOARCH).
+#[must_use]
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The environment, user and directory an image's processes start with (OCI image-spec, `config`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageConfig {

@@ -7,6 +7,7 @@ use super::error::BuildError;
 use super::job::Job;
 use super::{Turn, say, source};
 use crate::images::layers::Scope;
+use berth_buildpacks::quoted;
 use berth_model::Digest;
 use berth_model::build::{LayerPlan, Make, Submodule};
 use std::collections::BTreeMap;
@@ -101,9 +102,4 @@ fn plan(submodules: &[Submodule]) -> Result<LayerPlan, BuildError> {
         },
         launch: false,
     })
-}
-
-/// A word for bash that means exactly this text.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

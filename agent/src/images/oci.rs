@@ -1,6 +1,7 @@
 //! Manifests and configs of the OCI image specification, as far as Berth reads and writes them.
 
 use super::error::ImageError;
+use berth_model::image::architecture;
 use berth_model::image::{Healthcheck, Image, ImageConfig, ImageRef, Process};
 use berth_model::{Digest, EnvName, ProcessType};
 use serde::{Deserialize, Serialize};
@@ -296,15 +297,6 @@ pub(crate) fn render(
         layers: layers.iter().map(|layer| layer.blob.clone()).collect(),
     };
     Ok((config, serde_json::to_vec(&manifest)?))
-}
-
-/// This machine in the words of the image specification (GOARCH).
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]

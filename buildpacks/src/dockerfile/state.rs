@@ -452,11 +452,7 @@ impl State {
 
 /// Arguments about the machine. They count when an ARG declares them, and in FROM.
 pub(super) fn platform_arg(name: &str) -> Option<String> {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let arch = berth_model::image::architecture();
     match name {
         "TARGETPLATFORM" | "BUILDPLATFORM" => Some(format!("linux/{arch}")),
         "TARGETOS" | "BUILDOS" => Some("linux".to_owned()),

@@ -4,6 +4,7 @@
 
 use crate::errors::{internal, invalid};
 use crate::release::{launched, main_port, one_off};
+use berth_buildpacks::quoted;
 use berth_model::api::{ApiError, RunRequest};
 use berth_model::container::ContainerSpec;
 use berth_model::image::Process;
@@ -70,11 +71,6 @@ pub(super) fn check_argv(argv: &[String]) -> Result<(), ApiError> {
         return Err(invalid("the command is longer than 128 KiB; put it in a file of the app"));
     }
     Ok(())
-}
-
-/// A word as the shell reads it back.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -4,13 +4,12 @@
 
 use super::repository;
 use super::tree::GitTree;
+use crate::archives::header;
 use berth_buildpacks::{EntryKind, SourceTree};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::process::Stdio;
 
-/// 1980-01-01T00:00:01Z, as in reproducible images everywhere.
-const MTIME: u64 = 315_532_801;
 /// Larger files are streamed from `git cat-file`, which unpacks them piece by piece.
 const IN_MEMORY: u64 = 16 << 20;
 
@@ -54,17 +53,6 @@ pub fn write(tree: &GitTree, to: impl Write) -> io::Result<()> {
         }
     }
     tar.finish()
-}
-
-fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_mtime(MTIME);
-    header.set_uid(0);
-    header.set_gid(0);
-    header
 }
 
 fn stream(

@@ -4,6 +4,7 @@
 //! ever unpacked to the disk, so no path and no link of the archive can lead anywhere. Everything here blocks.
 
 use super::tree::{MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, MAX_PATH};
+use crate::archives::read_start;
 use flate2::read::MultiGzDecoder;
 use git2::{FileMode, Oid, Repository, Signature};
 use std::collections::BTreeMap;
@@ -39,14 +40,7 @@ impl Kind {
     /// By its first bytes, if it is any.
     fn of(file: &mut File) -> io::Result<Option<Self>> {
         let mut start = [0; 262];
-        let mut length = 0;
-        while length < start.len() {
-            match file.read(&mut start[length..])? {
-                0 => break,
-                count => length += count,
-            }
-        }
-        file.seek(SeekFrom::Start(0))?;
+        let length = read_start(file, &mut start)?;
         Ok(match &start[..length] {
             [0x1f, 0x8b, ..] => Some(Self::TarGz),
             [b'P', b'K', 3 | 5, 4 | 6, ..] => Some(Self::Zip),

@@ -7,6 +7,7 @@ use super::manifest::Manifest;
 use super::name::{Name, Reference};
 use super::store::Registry;
 use berth_model::Digest;
+use berth_model::image::architecture;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -26,15 +27,6 @@ struct Platform {
     os: String,
     #[serde(default)]
     architecture: String,
-}
-
-/// This machine in the words of the image specification (GOARCH).
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 impl Registry {

@@ -7,7 +7,6 @@ use super::super::error::BuildError;
 use super::super::view::View;
 use super::Building;
 use crate::images::layers::Known;
-use crate::images::oci;
 use berth_buildpacks::cnb::{Target, descriptor};
 use berth_model::image::ImageRef;
 use std::path::PathBuf;
@@ -98,7 +97,7 @@ impl Building<'_> {
         let is_heroku = name.starts_with("heroku-");
         let target = Target {
             os: "linux".to_owned(),
-            arch: oci::architecture().to_owned(),
+            arch: berth_model::image::architecture().to_owned(),
             variant: String::new(),
             stack_id: stack_id.or_else(of_env).unwrap_or_else(|| {
                 if is_heroku { name.clone() } else { format!("{distro}-{distro_version}") }

@@ -128,7 +128,7 @@ impl<'a, F: Fetch + ?Sized> Upstream<'a, F> {
         let index: Index = serde_json::from_slice(&bytes)
             .map_err(|error| FetchError::Invalid(format!("its manifest is malformed: {error}")))?;
         if !index.manifests.is_empty() {
-            let architecture = oci::architecture();
+            let architecture = berth_model::image::architecture();
             let fits = |listed: &&Listed| {
                 let platform = listed.platform.as_ref();
                 platform.is_some_and(|found| found.os == "linux" && found.architecture == architecture)

@@ -54,7 +54,7 @@ fn debian() -> (Fake, Digest) {
     let (blob, diff_id) = zstd(&[dir("etc"), file("etc/os", "debian")]);
     let config = format!(
         r#"{{"architecture":"{}","os":"linux","config":{{"Env":["A=1"],"ExposedPorts":null,"OnBuild":null}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-        oci::architecture(),
+        berth_model::image::architecture(),
         diff_id
     );
     let manifest = format!(
@@ -68,7 +68,7 @@ fn debian() -> (Fake, Digest) {
     let index = format!(
         r#"{{"schemaVersion":2,"manifests":[{{"digest":"sha256:{}","platform":{{"os":"linux","architecture":"mips"}}}},{{"digest":"{digest}","platform":{{"os":"linux","architecture":"{}"}}}}]}}"#,
         "0".repeat(64),
-        oci::architecture()
+        berth_model::image::architecture()
     );
     let fake = Fake {
         answers: [

@@ -1,6 +1,7 @@
 //! What is where in a tar: found once, read by position afterwards. Nothing is ever unpacked to the disk.
 
 use super::{ArchiveError, MAX_DOCUMENT, MAX_ENTRIES, MAX_PLAIN, unreadable};
+use crate::archives::read_start;
 use flate2::read::MultiGzDecoder;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -114,19 +115,6 @@ impl Entries {
         content.read_to_end(&mut bytes).map_err(unreadable)?;
         Ok(Some(bytes))
     }
-}
-
-fn read_start(file: &mut File, start: &mut [u8]) -> io::Result<usize> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut length = 0;
-    while length < start.len() {
-        match file.read(&mut start[length..])? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(length)
 }
 
 /// Counts what is read.

@@ -2,6 +2,7 @@
 //! uncompressed, for Docker before 23 knows no zstd and names layers by their plain bytes.
 
 use super::{ArchiveError, MAX_PLAIN, unreadable};
+use crate::archives::header;
 use crate::registry::error::{Code, RegistryError};
 use crate::registry::manifest::{Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::registry::name::{Algorithm, BlobDigest, Name, Reference};
@@ -14,8 +15,6 @@ use std::io::{self, Read, Write};
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-/// 1980-01-01T00:00:01Z: the same image, the same archive.
-const MTIME: u64 = 315_532_801;
 /// Largest zstd window, as a power of two: 128 MiB.
 const WINDOW_LOG: u32 = 27;
 
@@ -135,15 +134,4 @@ fn measure(bytes: impl Read) -> Result<(BlobDigest, u64), ArchiveError> {
 
 fn path_of(digest: &BlobDigest) -> String {
     format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())
-}
-
-fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_mtime(MTIME);
-    header.set_uid(0);
-    header.set_gid(0);
-    header
 }

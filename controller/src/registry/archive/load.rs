@@ -3,10 +3,10 @@
 use super::entries::{Content, Entries};
 use super::{ArchiveError, MAX_LAYERS, unreadable};
 use crate::registry::error::RegistryError;
-use crate::registry::give::architecture;
 use crate::registry::manifest::{OCI_INDEX, OCI_MANIFEST};
 use crate::registry::name::{Algorithm, BlobDigest, Name, Reference};
 use crate::registry::store::{Registry, digest_of};
+use berth_model::image::architecture;
 use berth_model::{Digest, ImageName};
 use bytes::Bytes;
 use serde::Deserialize;

@@ -48,7 +48,7 @@ fn layer(text: &str) -> Vec<u8> {
 
 fn config_of(layers: &[&[u8]]) -> Vec<u8> {
     let ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
-    serde_json::json!({ "architecture": crate::registry::give::architecture(), "os": "linux",
+    serde_json::json!({ "architecture": berth_model::image::architecture(), "os": "linux",
         "config": { "Cmd": ["x"] }, "rootfs": { "type": "layers", "diff_ids": ids } })
     .to_string()
     .into_bytes()
