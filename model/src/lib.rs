@@ -19,6 +19,7 @@ pub mod registry;
 pub mod release;
 pub mod route;
 pub mod site;
+pub mod tls;
 
 pub use digest::Digest;
 pub use image_name::ImageName;

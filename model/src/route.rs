@@ -84,6 +84,9 @@ pub struct ProxyStatus {
     pub proxy: String,
     /// The revision it serves.
     pub revision: u64,
+    /// The revision of the [`CertificateTable`](crate::tls::CertificateTable) it presents; 0 is none.
+    #[serde(default)]
+    pub certificates_revision: u64,
     /// Containers that are no longer in its table but still have requests or tunnels in flight, and how many.
     pub draining: BTreeMap<ContainerId, u64>,
     /// Ports it could not listen on, and why.

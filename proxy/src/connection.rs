@@ -8,7 +8,7 @@ use crate::buffer::{Buf, Head};
 use crate::exchange::{self, Job, Outcome, Trace};
 use crate::fields::HeadEnd;
 use crate::head::{self, Method, Origin, Refusal, Request};
-use crate::io::{self, Progress, Timer};
+use crate::io::{self, Progress, Socket, Timer};
 use crate::pages::Page;
 use crate::settings::MAX_HEAD;
 use crate::static_files;
@@ -30,9 +30,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 /// Bytes read and thrown away from a client that is being sent away, at most.
 const MAX_LINGER: usize = 1 << 20;
 
-struct Client {
+struct Client<S> {
     worker: Arc<Worker>,
-    stream: TcpStream,
+    stream: S,
     peer: String,
     port: u16,
     input: Option<Buf>,
@@ -65,7 +65,7 @@ enum Arrival {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, port: u16) {
+pub(crate) async fn serve<S: Socket>(worker: Arc<Worker>, stream: S, peer: SocketAddr, port: u16) {
     let due = Instant::now() + worker.shared.settings.idle;
     let stopped = Box::pin(worker.stop.clone().cancelled_owned());
     let peer = peer.ip().to_canonical().to_string();
@@ -86,7 +86,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAd
     }
 }
 
-impl Client {
+impl<S: Socket> Client<S> {
     /// Waits for a request and reads its head.
     async fn arrival(&mut self) -> Arrival {
         let span = self.worker.shared.settings.header_read;
@@ -101,7 +101,7 @@ impl Client {
                     }
                     // Read without waiting: the poller may have been wrong, and then the connection is still idle.
                     let mut buf = Buf::take();
-                    let once = poll_fn(|cx| match io::poll_read(&self.stream, cx, buf.space()) {
+                    let once = poll_fn(|cx| match self.stream.poll_read(cx, buf.space()) {
                         Poll::Pending => Poll::Ready(None),
                         Poll::Ready(result) => Poll::Ready(Some(result)),
                     });
@@ -144,7 +144,7 @@ impl Client {
         let due = Instant::now() + span;
         let Self { stream, timer, stopped, .. } = self;
         poll_fn(|cx| {
-            if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
+            if let Poll::Ready(ready) = stream.poll_readable(cx) {
                 return Poll::Ready(ready.is_ok());
             }
             if stopped.as_mut().poll(cx).is_ready() {
@@ -316,7 +316,7 @@ impl Client {
     /// Ends a connection whose client may still be sending: closing with unread bytes would reset it, and the client
     /// might never see the answer (RFC 9112 §9.6).
     async fn linger(mut self) {
-        if rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write).is_err() {
+        if self.stream.shut().is_err() {
             return;
         }
         let span = self.worker.shared.settings.linger;
@@ -337,7 +337,7 @@ impl Client {
         let Tunnel { lease, app, early, route } = tunnel;
         let _counted = self.worker.count_tunnel();
         let mut moved = Moved::default();
-        keep_alive(&self.stream);
+        keep_alive(self.stream.tcp());
         tokio::select! {
             () = tunnel::run(&self.stream, &app, (self.input.take(), early), &mut moved) => {}
             () = self.worker.end_tunnels.cancelled() => {}

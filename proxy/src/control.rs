@@ -131,6 +131,7 @@ pub(crate) async fn report(shared: Arc<Shared>, client: Client, node: NodeName, 
         let status = ProxyStatus {
             proxy: node.to_string(),
             revision: table.revision,
+            certificates_revision: 0,
             draining: shared.draining(),
             tcp_errors: ports.errors.clone(),
         };

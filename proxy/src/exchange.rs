@@ -7,7 +7,7 @@ use crate::buffer::{Buf, Head};
 use crate::chunk::{Body, LAST_CHUNK, Wrapped};
 use crate::fields::HeadEnd;
 use crate::head::{Framing, Request};
-use crate::io::{self, Progress};
+use crate::io::{self, Progress, Socket};
 use crate::pages::Page;
 use crate::reply::{self, Reply};
 use crate::settings::MAX_HEAD;
@@ -59,9 +59,9 @@ pub(crate) enum Outcome {
 }
 
 /// Everything one exchange needs.
-pub(crate) struct Job<'a> {
+pub(crate) struct Job<'a, S> {
     pub(crate) worker: &'a Worker,
-    pub(crate) client: &'a TcpStream,
+    pub(crate) client: &'a S,
     /// What the client sent behind the head; afterwards, what it sent behind the request.
     pub(crate) input: &'a mut Option<Buf>,
     pub(crate) request: &'a Request,
@@ -99,7 +99,7 @@ enum Stopped {
 }
 
 /// Forwards one request.
-pub(crate) async fn forward(job: Job<'_>) -> Outcome {
+pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
     let Job { worker, client, input, request, head, route, progress, trace } = job;
     let chunked = request.framing == Framing::Chunked;
     let mut body = match request.framing {
@@ -161,7 +161,7 @@ pub(crate) async fn forward(job: Job<'_>) -> Outcome {
         let slices = [head, wrapped.prefix(), data, wrapped.suffix()].map(IoSlice::new);
         let count = if first == 0 && wrapped.suffix().is_empty() { 1 } else { slices.len() };
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let written = io::write_now(&connection.stream, &slices[..count]);
+        let written = connection.stream.write_now(&slices[..count]);
         progress.touch();
         let fate = match written {
             Err(_) => None, // not a byte of it went out
@@ -283,14 +283,14 @@ struct Part<'a> {
     written: usize,
 }
 
-struct Upload<'a> {
-    client: &'a TcpStream,
+struct Upload<'a, S> {
+    client: &'a S,
     app: &'a TcpStream,
     chunked: bool,
     progress: &'a Progress,
 }
 
-impl Upload<'_> {
+impl<S: Socket> Upload<'_, S> {
     /// Writes the rest of the first part, then reads and writes until the request is complete.
     async fn run(
         self,
@@ -331,7 +331,7 @@ impl Upload<'_> {
 /// Reads the answer of an app and passes it on.
 async fn answer(
     worker: &Worker,
-    client: &TcpStream,
+    client: &impl Socket,
     app: &TcpStream,
     request: &Request,
     progress: &Progress,
@@ -351,7 +351,7 @@ async fn answer(
 #[expect(clippy::too_many_arguments, reason = "one call; the state of an exchange has that many parts")]
 async fn head_of_answer(
     worker: &Worker,
-    client: &TcpStream,
+    client: &impl Socket,
     app: &TcpStream,
     request: &Request,
     progress: &Progress,
@@ -407,7 +407,7 @@ async fn head_of_answer(
 
 /// Writes the head in `out` and the body that follows it.
 async fn relay(
-    client: &TcpStream,
+    client: &impl Socket,
     app: &TcpStream,
     mut reply: Reply,
     progress: &Progress,

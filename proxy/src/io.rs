@@ -1,7 +1,8 @@
-//! Socket reads and writes by shared reference, and one lazy timer a connection.
+//! Streams of bytes read and written by shared reference, and one lazy timer a connection.
 //!
-//! In: sockets, bytes, times. Out: bytes moved. Reading less than was asked for marks the socket as not readable, as
-//! tokio's own `poll_read` does, so that waiting costs no extra system call.
+//! In: sockets, bytes, times. Out: bytes moved. [`Socket`] is what the data path knows of a client's connection, be it
+//! plain TCP or TLS on it. Reading less than was asked for marks a TCP socket as not readable, as tokio's own
+//! `poll_read` does, so that waiting costs no extra system call.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -13,37 +14,116 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Reads once; `Ok(0)` is the end of the stream.
-pub(crate) fn poll_read(
-    stream: &TcpStream,
-    cx: &mut Context<'_>,
-    into: &mut [u8],
-) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(stream.poll_read_ready(cx))?;
-        match stream.try_read(into) {
-            Ok(count) => {
-                if count > 0 && count < into.len() {
-                    let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                    let _ = stream.try_io(Interest::READABLE, drained);
+/// What a silent client was found to be doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It sent something, which is still to be read.
+    Data,
+    /// It has shut its sending side.
+    End,
+    /// The connection broke.
+    Broken,
+}
+
+/// A connection whose two directions are used at once by one task.
+pub(crate) trait Socket: Send + Sync {
+    /// Ready when [`Self::poll_read`] has bytes, the end or an error; may be wrong.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Reads once; `Ok(0)` is the end of the stream.
+    fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// Ready when [`Self::write_now`] may take something.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Takes what fits now, without waiting; `Ok(0)` is "nothing now".
+    fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Ready when everything that was taken is with the kernel.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// What a client says that need not say anything, without taking it.
+    fn poll_heard(&self, cx: &mut Context<'_>) -> Poll<Heard>;
+    /// Says that nothing more will be written.
+    fn shut(&self) -> io::Result<()>;
+    /// The TCP connection below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_read(into) {
+                Ok(count) => {
+                    if count > 0 && count < into.len() {
+                        let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                        let _ = self.try_io(Interest::READABLE, drained);
+                    }
+                    return Poll::Ready(Ok(count));
                 }
-                return Poll::Ready(Ok(count));
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Poll::Ready(Err(error)),
         }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write_ready(cx)
+    }
+
+    fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let result = match slices {
+            [one] => self.try_write(one),
+            _ => self.try_write_vectored(slices),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            other => other,
+        }
+    }
+
+    fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_heard(&self, cx: &mut Context<'_>) -> Poll<Heard> {
+        loop {
+            if self.poll_read_ready(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let mut byte = [0; 1];
+            let peek = || {
+                let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+                rustix::net::recv(self, &mut byte, flags).map_err(io::Error::from)
+            };
+            match self.try_io(Interest::READABLE, peek) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Heard::Broken),
+                Ok((0, _)) => return Poll::Ready(Heard::End),
+                Ok(_) => return Poll::Ready(Heard::Data),
+            }
+        }
+    }
+
+    fn shut(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        self
     }
 }
 
 /// Reads once; `Ok(0)` is the end of the stream.
-pub(crate) async fn read(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
-    poll_fn(|cx| poll_read(stream, cx, into)).await
+pub(crate) async fn read(stream: &impl Socket, into: &mut [u8]) -> io::Result<usize> {
+    poll_fn(|cx| stream.poll_read(cx, into)).await
 }
 
 /// Waits until there is something to read, or the end.
-pub(crate) async fn readable(stream: &TcpStream) -> io::Result<()> {
-    poll_fn(|cx| stream.poll_read_ready(cx)).await
+pub(crate) async fn readable(stream: &impl Socket) -> io::Result<()> {
+    poll_fn(|cx| stream.poll_readable(cx)).await
 }
 
 /// Whether an idle connection that must be silent has something to say: its end, or what nobody asked for. Looks at the
@@ -54,36 +134,23 @@ pub(crate) fn has_spoken(stream: &TcpStream) -> bool {
     !matches!(rustix::net::recv(stream, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
 }
 
-/// Writes what the socket takes now, without waiting.
-pub(crate) fn write_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    let result = match slices {
-        [one] => stream.try_write(one),
-        _ => stream.try_write_vectored(slices),
-    };
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        other => other,
-    }
-}
-
 /// Writes all of `slices`; `moved` hears of every part that went out.
 pub(crate) async fn write_all(
-    stream: &TcpStream,
+    stream: &impl Socket,
     mut slices: &mut [IoSlice<'_>],
     mut moved: impl FnMut(usize),
 ) -> io::Result<()> {
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
-        let count = write_now(stream, slices)?;
+        let count = stream.write_now(slices)?;
         if count == 0 {
-            poll_fn(|cx| stream.poll_write_ready(cx)).await?;
+            poll_fn(|cx| stream.poll_writable(cx)).await?;
             continue;
         }
         moved(count);
         IoSlice::advance_slices(&mut slices, count);
     }
-    Ok(())
+    poll_fn(|cx| stream.poll_flush(cx)).await
 }
 
 /// A timer that is set anew only when it would fire too late: moving a deadline on costs nothing.
@@ -172,7 +239,7 @@ pub(crate) fn micros(span: Duration) -> u64 {
 /// Runs an exchange until it ends, or nothing has moved for too long (`None`). A client that shuts its side while it
 /// waits gets `linger` more: it may have closed, or only have said all it has to say.
 pub(crate) async fn watch<T>(
-    client: &TcpStream,
+    client: &impl Socket,
     timer: &mut Timer,
     progress: &Progress,
     linger: Duration,
@@ -186,27 +253,18 @@ pub(crate) async fn watch<T>(
         }
         // While the request is still being read, its reader sees the end.
         while listening && progress.sent.load(Ordering::Relaxed) {
-            match client.poll_read_ready(cx) {
+            match client.poll_heard(cx) {
                 Poll::Pending => break,
-                Poll::Ready(_) => {}
-            }
-            let mut byte = [0; 1];
-            let peek = || {
-                let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-                rustix::net::recv(client, &mut byte, flags).map_err(io::Error::from)
-            };
-            match client.try_io(Interest::READABLE, peek) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => {
+                Poll::Ready(Heard::Broken) => {
                     progress.gone.store(true, Ordering::Relaxed);
                     return Poll::Ready(None);
                 }
-                Ok((0, _)) => {
+                Poll::Ready(Heard::End) => {
                     listening = false;
                     progress.gone.store(true, Ordering::Relaxed);
                     progress.shorten(linger);
                 }
-                Ok(_) => listening = false, // the next request, sent ahead
+                Poll::Ready(Heard::Data) => listening = false, // the next request, sent ahead
             }
         }
         timer.poll(cx, progress.due(), progress.span).map(|()| None)

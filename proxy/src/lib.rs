@@ -89,6 +89,7 @@ impl Handle {
         ProxyStatus {
             proxy: self.node.to_string(),
             revision: self.shared.table.load().revision,
+            certificates_revision: 0,
             draining: self.shared.draining(),
             tcp_errors: std::collections::BTreeMap::new(),
         }

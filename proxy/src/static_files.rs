@@ -7,7 +7,7 @@
 use crate::buffer::{Buf, Head};
 use crate::exchange::{Outcome, Trace};
 use crate::head::{Framing, Method, Request};
-use crate::io::{self, Progress};
+use crate::io::{self, Progress, Socket};
 use crate::media::media_type;
 use crate::pages::Page;
 use crate::site_path::SitePath;
@@ -23,7 +23,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::net::TcpStream;
 
 /// A directory that is served.
 #[derive(Clone, Debug)]
@@ -305,7 +304,7 @@ fn part(range: &[u8], size: u64) -> Part {
 /// Answers a request for `site`.
 pub(crate) async fn answer(
     site: &Site,
-    client: &TcpStream,
+    client: &impl Socket,
     request: &Request,
     head: &[u8],
     stopping: bool,
@@ -463,7 +462,7 @@ fn describe(
 
 /// Writes the head, then the part of the file that follows it.
 async fn send(
-    client: &TcpStream,
+    client: &impl Socket,
     head: &[u8],
     sending: Option<(OwnedFd, u64, u64)>,
     progress: &Progress,

@@ -4,12 +4,11 @@
 //! tunnel holds no buffer.
 
 use crate::buffer::Buf;
-use crate::io;
+use crate::io::{self, Socket};
 use std::future::poll_fn;
 use std::io::{IoSlice, Result};
 use std::pin::pin;
 use std::task::Poll;
-use tokio::net::TcpStream;
 
 /// Bytes that went each way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,8 +19,8 @@ pub(crate) struct Moved {
 
 /// Copies until both sides have ended, or one broke. `early` are bytes read from each side before.
 pub(crate) async fn run(
-    client: &TcpStream,
-    app: &TcpStream,
+    client: &impl Socket,
+    app: &impl Socket,
     early: (Option<Buf>, Option<Buf>),
     moved: &mut Moved,
 ) {
@@ -46,7 +45,7 @@ pub(crate) async fn run(
     .await;
 }
 
-async fn one_way(from: &TcpStream, to: &TcpStream, early: Option<Buf>, moved: &mut u64) -> Result<()> {
+async fn one_way(from: &impl Socket, to: &impl Socket, early: Option<Buf>, moved: &mut u64) -> Result<()> {
     if let Some(buf) = early {
         io::write_all(to, &mut [IoSlice::new(buf.data())], |count| *moved += count as u64).await?;
     }
@@ -55,8 +54,7 @@ async fn one_way(from: &TcpStream, to: &TcpStream, early: Option<Buf>, moved: &m
         let mut buf = Buf::take();
         let count = io::read(from, buf.space()).await?;
         if count == 0 {
-            rustix::net::shutdown(to, rustix::net::Shutdown::Write)?;
-            return Ok(());
+            return to.shut();
         }
         buf.filled(count);
         io::write_all(to, &mut [IoSlice::new(buf.data())], |count| *moved += count as u64).await?;
