@@ -53,6 +53,13 @@ pub struct AlpnChallenge {
     pub key_pem: KeyPem,
 }
 
+/// A proxy asks for a certificate: a client named a host that leads to an app and has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateWanted {
+    /// The host.
+    pub name: String,
+}
+
 /// A private key in PEM; never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

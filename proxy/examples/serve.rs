@@ -1,4 +1,4 @@
-//! Runs a proxy alone from `DIR/proxy/table.json`: `serve DIR ADDRESS [THREADS]`. For development and benchmarks; ends
+//! Runs a proxy alone from `DIR/proxy/table.json`: `serve DIR ADDRESS [THREADS [HTTPS_ADDRESS]]`. For development and benchmarks; ends
 //! at SIGTERM or SIGINT after draining.
 
 use anyhow::Context;
@@ -7,10 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let data = arguments.next().context("usage: serve DIR ADDRESS [THREADS]")?.into();
-    let http = arguments.next().context("usage: serve DIR ADDRESS [THREADS]")?.parse()?;
+    let data = arguments.next().context("usage: serve DIR ADDRESS [THREADS [HTTPS_ADDRESS]]")?.into();
+    let http = arguments.next().context("usage: serve DIR ADDRESS [THREADS [HTTPS_ADDRESS]]")?.parse()?;
     let threads = arguments.next().map(|text| text.parse()).transpose()?;
-    let options = berth_proxy::Options { data, node: berth_model::NodeName::parse("local")?, http, threads };
+    let https = arguments.next().map(|text| text.parse()).transpose()?;
+    let node = berth_model::NodeName::parse("local")?;
+    let options = berth_proxy::Options { data, node, http, https, threads };
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = stop.clone();

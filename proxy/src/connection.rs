@@ -9,7 +9,7 @@ use crate::exchange::{self, Job, Outcome, Trace};
 use crate::fields::HeadEnd;
 use crate::head::{self, Method, Origin, Refusal, Request};
 use crate::io::{self, Progress, Socket, Timer};
-use crate::pages::Page;
+use crate::pages::{self, Page};
 use crate::settings::MAX_HEAD;
 use crate::static_files;
 use crate::table::{Route, Target};
@@ -30,11 +30,25 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 /// Bytes read and thrown away from a client that is being sent away, at most.
 const MAX_LINGER: usize = 1 << 20;
 
+/// Where a certificate authority looks for an answer (RFC 8555 §8.3).
+const ACME_CHALLENGE: &[u8] = b"/.well-known/acme-challenge/";
+
+/// How a connection came.
+#[derive(Debug)]
+pub(crate) struct Front {
+    /// The client.
+    pub(crate) peer: SocketAddr,
+    /// The port of ours it connected to.
+    pub(crate) port: u16,
+    /// The name whose certificate it was presented; `None` without TLS.
+    pub(crate) name: Option<Box<str>>,
+}
+
 struct Client<S> {
     worker: Arc<Worker>,
     stream: S,
     peer: String,
-    port: u16,
+    front: Front,
     input: Option<Buf>,
     timer: Timer,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -56,6 +70,17 @@ struct Tunnel {
     route: Arc<Route>,
 }
 
+/// What is answered whatever the routes say.
+enum Ahead {
+    Misdirected,
+    /// A certificate authority gets its answer.
+    Challenge(Box<str>),
+    /// The host has a certificate: to the same address by TLS.
+    Secure {
+        port: u16,
+    },
+}
+
 /// What waiting for a request came to.
 enum Arrival {
     /// A whole head of this length is in the buffer.
@@ -65,11 +90,11 @@ enum Arrival {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve<S: Socket>(worker: Arc<Worker>, stream: S, peer: SocketAddr, port: u16) {
+pub(crate) async fn serve<S: Socket>(worker: Arc<Worker>, stream: S, front: Front) {
     let due = Instant::now() + worker.shared.settings.idle;
     let stopped = Box::pin(worker.stop.clone().cancelled_owned());
-    let peer = peer.ip().to_canonical().to_string();
-    let mut client = Client { worker, stream, peer, port, input: None, timer: Timer::new(due), stopped };
+    let peer = front.peer.ip().to_canonical().to_string();
+    let mut client = Client { worker, stream, peer, front, input: None, timer: Timer::new(due), stopped };
     loop {
         let next = match client.arrival().await {
             Arrival::Closed => Next::Close,
@@ -161,11 +186,12 @@ impl<S: Socket> Client<S> {
         let now = access_log::unix_time();
         let Some(buf) = &mut self.input else { return Next::Close };
         let settings = &self.worker.shared.settings;
+        let (progress_span, linger) = (settings.progress, settings.linger);
         let id = self.worker.request_id();
         let origin = Origin {
             peer: &self.peer,
-            port: self.port,
-            scheme: "http",
+            port: self.front.port,
+            scheme: if self.front.name.is_some() { "https" } else { "http" },
             trusted: settings.trust_forwarded,
             now_ms: io::micros(now) / 1000,
             id: &id,
@@ -177,6 +203,30 @@ impl<S: Socket> Client<S> {
             Err(refusal) => return self.refuse(refusal).await,
         };
         buf.consume(length);
+        match self.ahead_of_routes(&request, &head.0) {
+            None => {}
+            Some(Ahead::Misdirected) => {
+                return self.page(Page::MISDIRECTED, &request, &head.0, &mut Trace::default()).await;
+            }
+            Some(Ahead::Challenge(answer)) => {
+                let close = self.closes_after(&request);
+                head.0.clear();
+                pages::text(&answer, request.method, close, &mut head.0);
+                return self.answer_own(&head.0, close).await;
+            }
+            Some(Ahead::Secure { port }) => {
+                let close = self.closes_after(&request);
+                let mut out = Head::take();
+                let (host, target) = (&head.0[request.host.clone()], &head.0[request.target.clone()]);
+                pages::secure(host, port, target, request.method, close, &mut out.0);
+                let trace = Trace { status: pages::moved(request.method), ..Trace::default() };
+                let route = self.worker.shared.table.load().find(host).cloned();
+                if let Some(route) = route {
+                    self.log(&route, &request, &head.0, &trace, false, started, now);
+                }
+                return self.answer_own(&out.0, close).await;
+            }
+        }
         let found = {
             let table = self.worker.shared.table.load();
             match table.find(&head.0[request.host.clone()]) {
@@ -192,8 +242,7 @@ impl<S: Socket> Client<S> {
             // Just started, without a table and without a controller to ask.
             return self.page(Page::UNAVAILABLE, &request, &head.0, &mut trace).await;
         };
-        let progress = Progress::new(started, settings.progress);
-        let linger = settings.linger;
+        let progress = Progress::new(started, progress_span);
         let outcome = match &route.target {
             Target::NoWeb => Some(Outcome::Fail(Page::BAD_GATEWAY)),
             Target::Static(site) => {
@@ -238,7 +287,10 @@ impl<S: Socket> Client<S> {
             Outcome::Again => Next::Again,
             Outcome::Close if sent => Next::Close,
             Outcome::Close => Next::Linger,
-            Outcome::Abort => Next::Close,
+            Outcome::Abort => {
+                self.stream.cut();
+                Next::Close
+            }
             Outcome::Fail(page) => self.page(page, &request, &head.0, &mut trace).await,
             Outcome::Tunnel { lease, stream, early } => {
                 Next::Tunnel(Box::new(Tunnel { lease, app: stream, early, route: route.clone() }))
@@ -246,6 +298,28 @@ impl<S: Socket> Client<S> {
         };
         self.log(&route, &request, &head.0, &trace, aborted, started, now);
         next
+    }
+
+    /// What is answered whatever the routes say.
+    fn ahead_of_routes(&self, request: &Request, head: &[u8]) -> Option<Ahead> {
+        let certificates = &self.worker.shared.certificates;
+        match &self.front.name {
+            Some(name) => {
+                let host = &head[request.host.clone()];
+                let fits = leads_here(name, host) || certificates.load().alike(name, host);
+                (!fits).then_some(Ahead::Misdirected)
+            }
+            None => {
+                let certificates = certificates.load();
+                if let Some(token) = head[request.target.clone()].strip_prefix(ACME_CHALLENGE) {
+                    let answer = std::str::from_utf8(token).ok().and_then(|token| certificates.token(token));
+                    return answer.map(|answer| Ahead::Challenge(answer.into()));
+                }
+                let port = self.worker.shared.https?;
+                let host = std::str::from_utf8(&head[request.host.clone()]).ok()?;
+                certificates.find(host).map(|_| Ahead::Secure { port })
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call; a log line has that many sources")]
@@ -284,14 +358,23 @@ impl<S: Socket> Client<S> {
 
     /// Answers with one of the proxy's own pages. The connection goes on if the request had no body that may be coming.
     async fn page(&mut self, page: Page, request: &Request, head: &[u8], trace: &mut Trace) -> Next {
-        let has_body = !matches!(request.framing, head::Framing::None | head::Framing::Length(0));
-        let close = has_body || !request.keep_alive || request.old || self.worker.shared.is_stopping();
+        let close = self.closes_after(request);
         let html = memchr::memmem::find(head, b"text/html").is_some();
         let mut out = Head::take();
         page.write(request.method, close, html, &mut out.0);
         trace.status = page.status;
         trace.sent = out.0.len() as u64;
-        match self.write_own(&out.0).await {
+        self.answer_own(&out.0, close).await
+    }
+
+    /// Whether the connection ends with an answer of the proxy's own.
+    fn closes_after(&self, request: &Request) -> bool {
+        let has_body = !matches!(request.framing, head::Framing::None | head::Framing::Length(0));
+        has_body || !request.keep_alive || request.old || self.worker.shared.is_stopping()
+    }
+
+    async fn answer_own(&mut self, answer: &[u8], close: bool) -> Next {
+        match self.write_own(answer).await {
             false => Next::Close,
             true if close => Next::Linger,
             true => Next::Again,
@@ -345,6 +428,12 @@ impl<S: Socket> Client<S> {
         route.stats.record(0, moved.received, moved.sent, 0);
         drop(lease);
     }
+}
+
+/// Whether `host`, its port aside, is the name a connection was made for.
+fn leads_here(name: &str, host: &[u8]) -> bool {
+    host.get(..name.len()).is_some_and(|same| same.eq_ignore_ascii_case(name.as_bytes()))
+        && matches!(host.get(name.len()), None | Some(b':'))
 }
 
 /// Lets the kernel notice a dead peer of a connection that may be silent for hours.

@@ -4,13 +4,17 @@
 //! [`ProxyStatus`] at every change.
 
 use crate::tcp::Ports;
+use crate::tls::wanted::Names;
 use crate::worker::Shared;
 use anyhow::Context;
 use berth_model::NodeName;
 use berth_model::route::{ProxyStatus, RouteTable};
+use berth_model::tls::{CertificateTable, CertificateWanted};
 use berth_wire::{Client, Endpoint, WireError};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,8 +44,13 @@ pub(crate) fn table_path(data: &Path) -> PathBuf {
     data.join("proxy/table.json")
 }
 
-/// The table of the last run. A file that cannot be read is reported and counts as none.
-pub(crate) fn load(path: &Path) -> Option<RouteTable> {
+/// Where the last certificates are kept, with their keys: in a directory only this user enters.
+pub(crate) fn certificates_path(data: &Path) -> PathBuf {
+    data.join("proxy/certificates.json")
+}
+
+/// A table of the last run. A file that cannot be read is reported and counts as none.
+pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let read = std::fs::read(path).context("cannot read it");
     let parsed = match read {
         Err(error)
@@ -51,20 +60,22 @@ pub(crate) fn load(path: &Path) -> Option<RouteTable> {
         {
             return None;
         }
-        other => other.and_then(|bytes| serde_json::from_slice(&bytes).context("it is not a route table")),
+        other => {
+            other.and_then(|bytes| serde_json::from_slice(&bytes).context("it is not what this proxy writes"))
+        }
     };
     parsed
         .inspect_err(|error| {
-            tracing::error!(path = %path.display(), "the last routes are lost until the controller sends them: {error:#}");
+            tracing::error!(path = %path.display(), "what it held is lost until the controller sends it: {error:#}");
         })
         .ok()
 }
 
 /// Keeps `table` for the next start: written, synced, renamed.
-fn save(path: &Path, table: &RouteTable) -> anyhow::Result<()> {
+fn save(path: &Path, table: &impl Serialize) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec(table)?;
     let temporary = path.with_extension("json.new");
-    let mut file = std::fs::File::create(&temporary)?;
+    let mut file = private(&temporary)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
@@ -73,31 +84,65 @@ fn save(path: &Path, table: &RouteTable) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A new, empty file that only this user reads.
+fn private(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Follows the controller's routes for ever.
 pub(crate) async fn follow_routes(shared: Arc<Shared>, client: Client, path: PathBuf) {
+    follow(&client, "/proxy/v1/routes", &path, |table: &RouteTable| {
+        shared.apply(table);
+        tracing::info!(revision = table.revision, hosts = table.http.len(), "serving new routes");
+        table.revision
+    })
+    .await;
+}
+
+/// Follows the controller's certificates for ever.
+pub(crate) async fn follow_certificates(shared: Arc<Shared>, client: Client, path: PathBuf) {
+    follow(&client, "/proxy/v1/certificates", &path, |table: &CertificateTable| {
+        shared.present(table);
+        tracing::info!(
+            revision = table.revision,
+            certificates = table.certificates.len(),
+            "presenting new certificates"
+        );
+        table.revision
+    })
+    .await;
+}
+
+/// Polls `from` for ever; `apply` uses what comes and says its revision.
+async fn follow<T>(client: &Client, from: &str, path: &Path, apply: impl Fn(&T) -> u64)
+where
+    T: DeserializeOwned + Serialize + Send + Sync + 'static,
+{
     // The first answer of a controller counts whatever its revision: after its state was restored, equal numbers may
     // mean different tables.
     let mut after = 0;
     let mut reachable = true;
     loop {
-        match poll(&client, after).await {
+        match poll(client, from, after).await {
             Ok(None) => {
                 reachable = true;
             }
-            Ok(Some(routes)) => {
+            Ok(Some(table)) => {
                 reachable = true;
-                after = routes.revision;
-                shared.apply(&routes);
-                tracing::info!(revision = routes.revision, hosts = routes.http.len(), "serving new routes");
-                let to = path.clone();
-                let saved = tokio::task::spawn_blocking(move || save(&to, &routes)).await;
+                after = apply(&table);
+                let to = path.to_owned();
+                let saved = tokio::task::spawn_blocking(move || save(&to, &table)).await;
                 if let Err(error) = saved.map_err(anyhow::Error::from).flatten() {
-                    tracing::error!("cannot keep the routes in {}: {error:#}", path.display());
+                    tracing::error!("cannot keep what the controller sent in {}: {error:#}", path.display());
                 }
             }
             Err(error) => {
                 if std::mem::replace(&mut reachable, false) {
-                    tracing::info!("serving the last routes until the controller answers: {error:#}");
+                    tracing::info!(
+                        from,
+                        "going on with what is known until the controller answers: {error:#}"
+                    );
                 }
                 after = 0;
                 sleep(RETRY).await;
@@ -106,19 +151,33 @@ pub(crate) async fn follow_routes(shared: Arc<Shared>, client: Client, path: Pat
     }
 }
 
-async fn poll(client: &Client, after: u64) -> anyhow::Result<Option<RouteTable>> {
-    let path = format!("/proxy/v1/routes?after={after}");
+async fn poll<T: DeserializeOwned>(client: &Client, from: &str, after: u64) -> anyhow::Result<Option<T>> {
+    let path = format!("{from}?after={after}");
     let asking = async {
         let response = client.call(Method::GET, &path, None::<&()>).await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
         let body = Limited::new(response.into_body(), MAX_TABLE).collect().await;
-        let bytes =
-            body.map_err(|error| anyhow::anyhow!("the route table was cut short: {error}"))?.to_bytes();
-        serde_json::from_slice(&bytes).map(Some).context("the controller's answer is not a route table")
+        let bytes = body.map_err(|error| anyhow::anyhow!("the answer was cut short: {error}"))?.to_bytes();
+        serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{from} is not what was expected"))
     };
-    timeout(POLL, asking).await.context("the controller did not answer a poll for routes")?
+    timeout(POLL, asking).await.context("the controller did not answer a poll")?
+}
+
+/// Tells the controller, for ever, of names that clients asked for and no certificate has.
+pub(crate) async fn pass_on_wishes(client: Client, mut names: Names) {
+    while let Some(name) = names.recv().await {
+        let wish = CertificateWanted { name: name.into() };
+        let asking = client.call(Method::POST, "/proxy/v1/certificate-wanted", Some(&wish));
+        match timeout(POST, asking).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::info!(name = wish.name, %error, "no certificate was ordered"),
+            Err(_) => {
+                tracing::info!(name = wish.name, "no certificate was ordered: the controller is silent");
+            }
+        }
+    }
 }
 
 /// Keeps the TCP ports as the table says and tells the controller what is served and draining, for ever.
@@ -131,7 +190,7 @@ pub(crate) async fn report(shared: Arc<Shared>, client: Client, node: NodeName, 
         let status = ProxyStatus {
             proxy: node.to_string(),
             revision: table.revision,
-            certificates_revision: 0,
+            certificates_revision: shared.certificates.load().revision,
             draining: shared.draining(),
             tcp_errors: ports.errors.clone(),
         };
@@ -165,11 +224,11 @@ mod tests {
     fn a_table_survives_on_disk_and_a_torn_one_is_none() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("table.json");
-        assert!(load(&path).is_none());
+        assert!(load::<RouteTable>(&path).is_none());
         let table = RouteTable { revision: 7, ..RouteTable::default() };
         save(&path, &table).expect("saves");
         assert_eq!(load(&path), Some(table));
         std::fs::write(&path, b"{\"revision\":").expect("writes");
-        assert!(load(&path).is_none());
+        assert!(load::<RouteTable>(&path).is_none());
     }
 }

@@ -103,12 +103,20 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
     name_fits && port_fits
 }
 
+/// A `Host` value without its port.
+pub(crate) fn without_port(value: &[u8]) -> &[u8] {
+    match value.first() {
+        Some(b'[') => match value.iter().position(|b| *b == b']') {
+            Some(end) => &value[..=end],
+            None => value,
+        },
+        _ => value.split(|b| *b == b':').next().unwrap_or(value),
+    }
+}
+
 /// The name of a `Host` value as routes know it: lower case, without port and final dot, in `into`.
 pub(crate) fn route_host<'a>(value: &[u8], into: &'a mut [u8; 256]) -> Option<&'a str> {
-    let name = match value.first() {
-        Some(b'[') => value,
-        _ => value.split(|b| *b == b':').next().unwrap_or(value),
-    };
+    let name = without_port(value);
     let name = name.strip_suffix(b".").unwrap_or(name);
     let target = into.get_mut(..name.len())?;
     target.copy_from_slice(name);

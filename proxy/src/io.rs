@@ -41,6 +41,8 @@ pub(crate) trait Socket: Send + Sync {
     fn poll_heard(&self, cx: &mut Context<'_>) -> Poll<Heard>;
     /// Says that nothing more will be written.
     fn shut(&self) -> io::Result<()>;
+    /// What was being sent stays incomplete: the end that follows must not look like a proper one.
+    fn cut(&self) {}
     /// The TCP connection below.
     fn tcp(&self) -> &TcpStream;
 }

@@ -24,6 +24,7 @@ mod site_rules;
 mod static_files;
 mod table;
 mod tcp;
+mod tls;
 mod tunnel;
 mod upstream;
 mod worker;
@@ -33,6 +34,7 @@ pub use settings::Settings;
 use anyhow::Context;
 use berth_model::NodeName;
 use berth_model::route::{ProxyStatus, RouteTable};
+use berth_model::tls::CertificateTable;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
-use worker::{Listener, Shared, Worker};
+use worker::{Shared, Worker};
 
 /// What one proxy is told at its start.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Options {
     pub node: NodeName,
     /// Where it listens for HTTP, unless listening sockets were inherited.
     pub http: SocketAddr,
+    /// Where it listens for HTTPS; not at all if not given nor inherited.
+    pub https: Option<SocketAddr>,
     /// Threads; as many as CPUs if not given.
     pub threads: Option<usize>,
 }
@@ -67,6 +71,7 @@ pub struct Proxy {
     options: Options,
     shared: Arc<Shared>,
     sockets: listen::Sockets,
+    wanted: tls::wanted::Names,
     lock: File,
 }
 
@@ -83,13 +88,18 @@ impl Handle {
         self.shared.apply(routes);
     }
 
+    /// Presents `certificates` from now on, as if the controller had sent them.
+    pub fn present(&self, certificates: &CertificateTable) {
+        self.shared.present(certificates);
+    }
+
     /// What would be reported to the controller now, ports aside.
     #[must_use]
     pub fn status(&self) -> ProxyStatus {
         ProxyStatus {
             proxy: self.node.to_string(),
             revision: self.shared.table.load().revision,
-            certificates_revision: 0,
+            certificates_revision: self.shared.certificates.load().revision,
             draining: self.shared.draining(),
             tcp_errors: std::collections::BTreeMap::new(),
         }
@@ -106,20 +116,31 @@ impl Proxy {
         let lock = take_lock(&folder.join("lock"))?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = options.threads.unwrap_or(cpus).clamp(1, 256);
-        let sockets = listen::open(options.http, threads)?;
+        let sockets = listen::open(options.http, options.https, threads)?;
+        let https = sockets.https.as_ref().map(|bound| bound.address.port());
         let mut bases = vec![std::path::absolute(&options.data)?];
         bases.extend(options.data.canonicalize());
-        let shared = Shared::new(settings, bases, threads, max_connections(threads));
+        let (shared, wanted) = Shared::new(settings, bases, threads, max_connections(threads), https)
+            .context("cannot set TLS up")?;
         if let Some(routes) = control::load(&control::table_path(&options.data)) {
             shared.apply(&routes);
         }
-        Ok(Self { options, shared: Arc::new(shared), sockets, lock })
+        if let Some(certificates) = control::load(&control::certificates_path(&options.data)) {
+            shared.present(&certificates);
+        }
+        Ok(Self { options, shared: Arc::new(shared), sockets, wanted, lock })
     }
 
     /// Where it listens for HTTP.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.sockets.address
+        self.sockets.http.address
+    }
+
+    /// Where it listens for HTTPS.
+    #[must_use]
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.sockets.https.as_ref().map(|bound| bound.address)
     }
 
     /// A view that outlives the call of [`Self::serve`].
@@ -130,22 +151,23 @@ impl Proxy {
 
     /// Serves until `stop` fires and what was in flight has ended, or its time is over.
     pub fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let Self { options, shared, sockets, lock } = self;
+        let Self { options, shared, sockets, wanted, lock } = self;
         let log = options.data.join("proxy/access.log");
         let (sink, log_writer) = access_log::start(log.clone(), &shared.settings)
             .with_context(|| format!("cannot open the access log {}", log.display()))?;
         let halt = stop.child_token();
-        let address = sockets.address;
+        let address = sockets.http.address;
+        let https = sockets.https.as_ref().map(|bound| bound.address);
+        let mut by_thread = sockets.by_thread();
         let control = runtime()?;
         let mut workers = Vec::new();
         let mut threads = Vec::new();
-        for (index, listeners) in sockets.by_thread.into_iter().enumerate() {
+        for index in 0..shared.threads {
             let worker = Arc::new(Worker::new(index, shared.clone(), sink.clone(), halt.child_token()));
             let runtime = runtime()?;
-            let listeners = listeners.into_iter().map(|socket| {
+            let listeners = by_thread.next().into_iter().flatten().map(|bound| {
                 let _entered = runtime.enter();
-                let socket = tokio::net::TcpListener::from_std(socket)?;
-                Ok(Listener { socket, port: address.port(), inherited: sockets.inherited })
+                bound.register()
             });
             let listeners = listeners.collect::<std::io::Result<Vec<_>>>();
             let listeners = listeners.context("cannot register a listening socket")?;
@@ -157,7 +179,7 @@ impl Proxy {
             })?);
         }
         drop(sink);
-        tracing::info!(%address, threads = threads.len(), inherited = sockets.inherited, "the proxy is listening");
+        tracing::info!(%address, https = https.map(tracing::field::display), threads = threads.len(), "the proxy is listening");
         control.block_on(async {
             let ports = tcp::Ports::new(workers, address);
             let client = control::client(&options.data);
@@ -166,10 +188,18 @@ impl Proxy {
                 client.clone(),
                 control::table_path(&options.data),
             ));
+            let certificates = tokio::spawn(control::follow_certificates(
+                shared.clone(),
+                client.clone(),
+                control::certificates_path(&options.data),
+            ));
+            let wishes = tokio::spawn(control::pass_on_wishes(client.clone(), wanted));
             let report = tokio::spawn(control::report(shared.clone(), client, options.node.clone(), ports));
             stop.cancelled().await;
             shared.begin_stopping();
-            routes.abort();
+            for task in [routes, certificates, wishes] {
+                task.abort();
+            }
             // A successor may start now; from here on this one only writes its last log lines.
             if let Err(error) = lock.unlock() {
                 tracing::warn!(%error, "cannot give the lock to a successor");

@@ -3,6 +3,7 @@
 //! In: the address, how many threads, and the environment. Out: listening sockets for each thread.
 //! Inherited ones come as in `sd_listen_fds(3)`: descriptors from 3 on, counted by `BERTH_LISTEN_FDS` or `LISTEN_FDS`.
 
+use crate::worker::Listener;
 use anyhow::{Context, bail};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,22 +15,90 @@ const FIRST: i32 = 3;
 /// Connections the kernel queues for us.
 const BACKLOG: i32 = 4096;
 
-/// The listeners of each thread, and whether they were inherited.
+/// One address's listeners of each thread, and whether they were inherited.
 #[derive(Debug)]
-pub(crate) struct Sockets {
+pub(crate) struct Bound {
     pub(crate) by_thread: Vec<Vec<TcpListener>>,
     pub(crate) inherited: bool,
     pub(crate) address: SocketAddr,
 }
 
-/// Takes the inherited listeners if there are any, and binds `address` for each thread otherwise.
-pub(crate) fn open(address: SocketAddr, threads: usize) -> anyhow::Result<Sockets> {
-    match inherited_count(|name| std::env::var(name).ok()) {
-        0 => bind(address, threads).with_context(|| {
-            format!("cannot listen on {address}; is another server on this port, or is it below 1024 and are you not root?")
-        }),
-        count => inherit(count, threads),
+/// What is listened on from the start to the end.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) http: Bound,
+    pub(crate) https: Option<Bound>,
+}
+
+impl Sockets {
+    /// The listeners of each thread.
+    pub(crate) fn by_thread(self) -> impl Iterator<Item = Vec<Unregistered>> {
+        let Self { http, https } = self;
+        let of = |bound: Bound, secure: bool| {
+            let Bound { by_thread, inherited, address } = bound;
+            let of_thread = move |sockets: Vec<TcpListener>| {
+                let one = move |socket| Unregistered { socket, port: address.port(), inherited, secure };
+                sockets.into_iter().map(one).collect::<Vec<_>>()
+            };
+            by_thread.into_iter().map(of_thread)
+        };
+        let mut tls = https.map(|bound| of(bound, true)).into_iter().flatten();
+        of(http, false).map(move |mut plain| {
+            plain.extend(tls.next().unwrap_or_default());
+            plain
+        })
     }
+}
+
+/// A listening socket that no runtime knows yet.
+#[derive(Debug)]
+pub(crate) struct Unregistered {
+    socket: TcpListener,
+    port: u16,
+    inherited: bool,
+    secure: bool,
+}
+
+impl Unregistered {
+    /// Gives it to the runtime this is called in.
+    pub(crate) fn register(self) -> io::Result<Listener> {
+        let Self { socket, port, inherited, secure } = self;
+        Ok(Listener { socket: tokio::net::TcpListener::from_std(socket)?, port, inherited, secure })
+    }
+}
+
+/// Takes the inherited listeners if there are any, and binds the addresses for each thread otherwise. Inherited ones are
+/// told apart by their names (`LISTEN_FDNAMES`): `https` is for TLS, anything else plain.
+pub(crate) fn open(http: SocketAddr, https: Option<SocketAddr>, threads: usize) -> anyhow::Result<Sockets> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let given = match inherited_count(variable) {
+        0 => Vec::new(),
+        count => inherit(count)?,
+    };
+    let names = names(variable);
+    let (mut tls, mut plain) = (Vec::new(), Vec::new());
+    for (index, socket) in given.into_iter().enumerate() {
+        let is_tls = names.get(index).is_some_and(|name| name == "https");
+        if is_tls { tls.push(socket) } else { plain.push(socket) }
+    }
+    let own = |address| {
+        bind(address, threads).with_context(|| {
+            format!("cannot listen on {address}; is another server on this port, or is it below 1024 and are you not root?")
+        })
+    };
+    let http = if plain.is_empty() { own(http)? } else { share(&plain, threads)? };
+    let https = match (tls.is_empty(), https) {
+        (false, _) => Some(share(&tls, threads)?),
+        (true, Some(address)) => Some(own(address)?),
+        (true, None) => None,
+    };
+    Ok(Sockets { http, https })
+}
+
+/// The names of inherited descriptors, in their order.
+fn names(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let names = variable("BERTH_LISTEN_FDNAMES").or_else(|| variable("LISTEN_FDNAMES"));
+    names.map(|names| names.split(':').map(str::to_owned).collect()).unwrap_or_default()
 }
 
 /// How many descriptors the environment says were passed to this process.
@@ -45,7 +114,7 @@ fn inherited_count(variable: impl Fn(&str) -> Option<String>) -> usize {
     }
 }
 
-fn inherit(count: usize, threads: usize) -> anyhow::Result<Sockets> {
+fn inherit(count: usize) -> anyhow::Result<Vec<TcpListener>> {
     // A raw descriptor number cannot be owned without `unsafe`; fetching it from ourselves as from a stranger can.
     let own = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open a pidfd of this process")?;
     let mut sockets = Vec::new();
@@ -60,6 +129,11 @@ fn inherit(count: usize, threads: usize) -> anyhow::Result<Sockets> {
         socket.set_nonblocking(true).context("cannot make an inherited socket non-blocking")?;
         sockets.push(TcpListener::from(socket));
     }
+    Ok(sockets)
+}
+
+/// Gives inherited sockets to the threads.
+fn share(sockets: &[TcpListener], threads: usize) -> anyhow::Result<Bound> {
     let Some(first) = sockets.first() else { bail!("no listening socket was inherited") };
     let address = first.local_addr().context("an inherited socket has no internet address")?;
     // Every socket must be accepted from, and every thread must accept: whichever there are fewer of is shared.
@@ -68,10 +142,10 @@ fn inherit(count: usize, threads: usize) -> anyhow::Result<Sockets> {
         let socket = sockets[turn % sockets.len()].try_clone().context("cannot share an inherited socket")?;
         by_thread[turn % threads].push(socket);
     }
-    Ok(Sockets { by_thread, inherited: true, address })
+    Ok(Bound { by_thread, inherited: true, address })
 }
 
-fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
+fn bind(address: SocketAddr, threads: usize) -> io::Result<Bound> {
     // First alone: with SO_REUSEPORT at once, two proxies on one port would share it without a word.
     let probe = socket(address, false)?;
     let address = match address.port() {
@@ -83,7 +157,7 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
     for _ in 0..threads {
         by_thread.push(vec![socket(address, true)?.into()]);
     }
-    Ok(Sockets { by_thread, inherited: false, address })
+    Ok(Bound { by_thread, inherited: false, address })
 }
 
 /// A socket that listens on `address`; with `shared`, one of several that do.

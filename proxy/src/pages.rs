@@ -2,6 +2,7 @@
 //!
 //! In: a status. Out: the bytes of a whole answer.
 
+use crate::fields;
 use crate::head::Method;
 
 /// A status of the proxy itself.
@@ -21,6 +22,8 @@ impl Page {
     pub(crate) const UNAVAILABLE: Self = Self { status: 503, retry_after: Some(2) };
     /// No container could be reached, or none that answers HTTP; also a stopped app.
     pub(crate) const BAD_GATEWAY: Self = Self::of(502);
+    /// The connection was made for another name's certificate (RFC 9110 §15.5.20).
+    pub(crate) const MISDIRECTED: Self = Self::of(421);
     pub(crate) const TIMED_OUT: Self = Self::of(504);
 
     /// Writes the whole answer to `out`.
@@ -62,6 +65,38 @@ impl Page {
     }
 }
 
+/// Writes an answer that is a plain text to `out`.
+pub(crate) fn text(body: &str, method: Method, close: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+    out.extend_from_slice(if close { b"\r\nConnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+    if method != Method::Head {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// The status that sends a request elsewhere for good: a method that is not for looking only must be kept
+/// (RFC 9110 §15.4.9).
+pub(crate) fn moved(method: Method) -> u16 {
+    if matches!(method, Method::Get | Method::Head) { 301 } else { 308 }
+}
+
+/// Writes the answer that sends a request to the same address by TLS.
+pub(crate) fn secure(host: &[u8], port: u16, target: &[u8], method: Method, close: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(match moved(method) {
+        301 => b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://",
+        _ => b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://",
+    });
+    out.extend_from_slice(fields::without_port(host));
+    if port != 443 {
+        out.push(b':');
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+    }
+    out.extend_from_slice(if target == b"*" { b"/" } else { target });
+    out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
+    out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
+}
+
 fn words(status: u16) -> (&'static str, &'static str) {
     match status {
         400 => ("Bad Request", "The request could not be understood."),
@@ -69,6 +104,7 @@ fn words(status: u16) -> (&'static str, &'static str) {
         405 => ("Method Not Allowed", "This cannot be done here."),
         408 => ("Request Timeout", "The request took too long to arrive."),
         414 => ("URI Too Long", "The address is too long."),
+        421 => ("Misdirected Request", "This connection was made for another host name."),
         417 => ("Expectation Failed", "The request expects something that is not offered."),
         431 => ("Request Header Fields Too Large", "The head of the request is too large."),
         500 => ("Internal Server Error", "Something went wrong. Please try again later."),

@@ -4,13 +4,17 @@
 //! thread, listeners, buffers, log lines and a slot in every backend of its own; only the table and counters are shared.
 
 use crate::access_log::{Lines, Sink};
-use crate::connection;
+use crate::connection::{self, Front};
 use crate::settings::Settings;
 use crate::table::Table;
+use crate::tls::certificates::Certificates;
+use crate::tls::wanted::{Names, Wanted};
+use crate::tls::{self, Configs};
 use crate::upstream::{self, Backend, Connection, Lease};
 use arc_swap::ArcSwap;
 use berth_model::ContainerId;
 use berth_model::route::RouteTable;
+use berth_model::tls::CertificateTable;
 use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,6 +44,12 @@ pub(crate) struct Shared {
     pub(crate) changed: Arc<Notify>,
     pub(crate) unknown_hosts: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// What handshakes present; also read through [`Configs`].
+    pub(crate) certificates: Arc<ArcSwap<Certificates>>,
+    pub(crate) tls: Configs,
+    pub(crate) wanted: Wanted,
+    /// The port clients reach TLS at, if it is served.
+    pub(crate) https: Option<u16>,
     /// Backends that left the table while they had something in flight.
     retired: Mutex<Vec<Arc<Backend>>>,
     stopping: AtomicBool,
@@ -51,8 +61,12 @@ impl Shared {
         bases: Vec<PathBuf>,
         threads: usize,
         max_connections: usize,
-    ) -> Self {
-        Self {
+        https: Option<u16>,
+    ) -> Result<(Self, Names), rustls::Error> {
+        let certificates = Arc::default();
+        let tls = Configs::new(&certificates)?;
+        let (wanted, names) = Wanted::new();
+        let shared = Self {
             settings,
             bases,
             table: ArcSwap::default(),
@@ -61,9 +75,14 @@ impl Shared {
             changed: Arc::default(),
             unknown_hosts: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            certificates,
+            tls,
+            wanted,
+            https,
             retired: Mutex::default(),
             stopping: AtomicBool::new(false),
-        }
+        };
+        Ok((shared, names))
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -89,6 +108,15 @@ impl Shared {
             retired.push(backend.clone());
         }
         drop(retired);
+        self.changed.notify_one();
+    }
+
+    /// Presents `table`'s certificates from now on; connections that are open keep theirs.
+    pub(crate) fn present(&self, table: &CertificateTable) {
+        let before = self.certificates.load_full();
+        let provider = self.tls.serve.crypto_provider();
+        self.certificates.store(Arc::new(Certificates::build(table, &before, provider)));
+        self.wanted.tell(table.revision);
         self.changed.notify_one();
     }
 
@@ -267,7 +295,7 @@ impl Worker {
     }
 
     async fn accept(self: Arc<Self>, listener: Listener) {
-        let Listener { socket, port, inherited } = listener;
+        let Listener { socket, port, inherited, secure } = listener;
         loop {
             while self.connections.load(Ordering::Relaxed) >= self.shared.max_connections {
                 // The kernel's queue holds newcomers meanwhile.
@@ -278,7 +306,7 @@ impl Worker {
                 accepted = socket.accept() => accepted,
                 () = self.stop.cancelled() => break,
             };
-            self.take(accepted, port).await;
+            self.take(accepted, port, secure).await;
             if self.stop.is_cancelled() {
                 break;
             }
@@ -287,7 +315,7 @@ impl Worker {
         if !inherited {
             while let Some(accepted) = socket.accept().now_or_never() {
                 let failed = accepted.is_err();
-                self.take(accepted, port).await;
+                self.take(accepted, port, secure).await;
                 if failed {
                     break;
                 }
@@ -295,7 +323,12 @@ impl Worker {
         }
     }
 
-    async fn take(self: &Arc<Self>, accepted: std::io::Result<(TcpStream, SocketAddr)>, port: u16) {
+    async fn take(
+        self: &Arc<Self>,
+        accepted: std::io::Result<(TcpStream, SocketAddr)>,
+        port: u16,
+        secure: bool,
+    ) {
         match accepted {
             Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
@@ -303,11 +336,23 @@ impl Worker {
                     return;
                 }
                 let counted = self.count_connection();
-                let serving = connection::serve(self.clone(), stream, peer, port);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(counted);
-                });
+                let worker = self.clone();
+                if secure {
+                    tokio::spawn(async move {
+                        // Boxed: a handshake's state is large, and short-lived.
+                        if let Some(stream) = Box::pin(tls::accept::accept(&worker, stream)).await {
+                            let origin = Front { peer, port, name: stream.server_name() };
+                            connection::serve(worker, stream, origin).await;
+                        }
+                        drop(counted);
+                    });
+                } else {
+                    let serving = connection::serve(worker, stream, Front { peer, port, name: None });
+                    tokio::spawn(async move {
+                        serving.await;
+                        drop(counted);
+                    });
+                }
             }
             Err(error) => pause_after(&error).await,
         }
@@ -331,4 +376,6 @@ pub(crate) struct Listener {
     pub(crate) port: u16,
     /// Someone else holds it too and keeps it open when this process ends.
     pub(crate) inherited: bool,
+    /// Connections begin with a TLS handshake.
+    pub(crate) secure: bool,
 }

@@ -2,7 +2,9 @@
 
 use crate::origin::Origin;
 use crate::proxy::{Running, one, quick, tcp_route, until};
+use crate::tls;
 use berth_model::route::{ProxyStatus, RouteTable};
+use berth_model::tls::{CertificateTable, CertificateWanted};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -12,7 +14,9 @@ use std::sync::{Arc, Mutex};
 #[derive(Default)]
 struct Known {
     table: RouteTable,
+    certificates: CertificateTable,
     polls: Vec<u64>,
+    wishes: Vec<CertificateWanted>,
     statuses: Vec<ProxyStatus>,
 }
 
@@ -49,20 +53,95 @@ fn answer(stream: UnixStream, known: &Mutex<Known>) -> Option<()> {
     if let Some(after) = path.strip_prefix("/proxy/v1/routes?after=") {
         let after: u64 = after.parse().unwrap();
         known.lock().unwrap().polls.push(after);
-        let poll = || Some(known.lock().unwrap().table.clone()).filter(|table| table.revision != after);
-        let table = loop {
-            if let Some(table) = poll() {
-                break table;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5)); // a fake's long poll
-        };
-        let json = serde_json::to_string(&table).unwrap();
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len()).ok()
+        let table =
+            wait(|| Some(known.lock().unwrap().table.clone()).filter(|table| table.revision != after));
+        say(stream, &table)
+    } else if let Some(after) = path.strip_prefix("/proxy/v1/certificates?after=") {
+        let after: u64 = after.parse().unwrap();
+        let newer =
+            || Some(known.lock().unwrap().certificates.clone()).filter(|table| table.revision != after);
+        say(stream, &wait(newer))
     } else {
-        assert_eq!(path, "/proxy/v1/status");
-        known.lock().unwrap().statuses.push(serde_json::from_slice(&body).unwrap());
+        match path {
+            "/proxy/v1/status" => known.lock().unwrap().statuses.push(serde_json::from_slice(&body).unwrap()),
+            "/proxy/v1/certificate-wanted" => {
+                known.lock().unwrap().wishes.push(serde_json::from_slice(&body).unwrap());
+            }
+            _ => panic!("an unknown path: {path}"),
+        }
         write!(stream, "HTTP/1.1 204 No Content\r\n\r\n").ok()
     }
+}
+
+/// A fake's long poll.
+fn wait<T>(news: impl Fn() -> Option<T>) -> T {
+    loop {
+        if let Some(news) = news() {
+            return news;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn say(mut stream: UnixStream, table: &impl serde::Serialize) -> Option<()> {
+    let json = serde_json::to_string(table).unwrap();
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len()).ok()
+}
+
+#[test]
+fn certificates_come_from_the_controller_and_are_asked_for() {
+    let origin = Origin::fixed("ok");
+    let known = Known {
+        table: one("first.test", origin.address),
+        certificates: CertificateTable { revision: 1, on_demand: true, ..Default::default() },
+        ..Known::default()
+    };
+    let known = Arc::new(Mutex::new(known));
+    let dir = tempfile::tempdir().unwrap();
+    controller(dir.path(), &known);
+    let mut proxy = Running::start_in(dir, quick());
+    until("the table is served", || proxy.handle.status().certificates_revision == 1);
+    until("the routes are served", || proxy.handle.status().revision == 1);
+    let own = tls::Certified::of(&["first.test"]);
+    // A name that leads to an app is asked for once, and its handshake waits; any other is refused at once.
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let (client, https) = (own.client(&[b"http/1.1"]), proxy.https);
+            std::thread::spawn(move || {
+                tls::connect(https, "first.test", &client)
+                    .map(|mut client| client.get("first.test", "/").text())
+            })
+        })
+        .collect();
+    assert!(tls::connect(proxy.https, "other.test", &own.client(&[])).is_err());
+    until("it is asked for", || !known.lock().unwrap().wishes.is_empty());
+    known.lock().unwrap().certificates = CertificateTable {
+        revision: 2,
+        certificates: vec![own.entry.clone()],
+        on_demand: true,
+        ..Default::default()
+    };
+    for one in waiting {
+        assert_eq!(one.join().unwrap().unwrap(), "ok");
+    }
+    let wishes: Vec<String> = known.lock().unwrap().wishes.iter().map(|wish| wish.name.clone()).collect();
+    assert_eq!(wishes, ["first.test"]);
+    // Kept with its key, for this user alone, and presented after a start without a controller.
+    let path = proxy.dir.path().join("proxy/certificates.json");
+    let kept = || serde_json::from_slice::<CertificateTable>(&std::fs::read(&path).unwrap()).ok();
+    until("it is kept", || path.exists() && kept().is_some_and(|table| table.revision == 2));
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    proxy.stop();
+    let again = tempfile::tempdir().unwrap();
+    std::fs::create_dir(again.path().join("proxy")).unwrap();
+    for name in ["table.json", "certificates.json"] {
+        std::fs::copy(proxy.dir.path().join("proxy").join(name), again.path().join("proxy").join(name))
+            .unwrap();
+    }
+    let proxy = Running::start_in(again, quick());
+    let mut client = tls::connect(proxy.https, "first.test", &own.client(&[])).unwrap();
+    assert_eq!(client.get("first.test", "/").text(), "ok");
 }
 
 #[test]

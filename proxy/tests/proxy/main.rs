@@ -10,3 +10,4 @@ mod proxy;
 mod sites;
 mod swaps;
 mod tcp;
+mod tls;

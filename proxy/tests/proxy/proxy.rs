@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) https: SocketAddr,
     pub(crate) handle: Handle,
     pub(crate) dir: tempfile::TempDir,
     stop: CancellationToken,
@@ -51,13 +52,15 @@ impl Running {
             data: dir.path().to_owned(),
             node: NodeName::parse("node-1").unwrap(),
             http: "127.0.0.1:0".parse().unwrap(),
+            https: Some("127.0.0.1:0".parse().unwrap()),
             threads: Some(2),
         };
         let proxy = Proxy::open(options, settings).unwrap();
         let (address, handle, stop) = (proxy.address(), proxy.handle(), CancellationToken::new());
+        let https = proxy.https_address().unwrap();
         let token = stop.clone();
         let thread = std::thread::spawn(move || proxy.serve(&token).unwrap());
-        Self { address, handle, dir, stop, thread: Some(thread) }
+        Self { address, https, handle, dir, stop, thread: Some(thread) }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -101,8 +104,8 @@ impl Drop for Running {
     }
 }
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     pub(crate) pending: Vec<u8>,
 }
 
@@ -134,6 +137,19 @@ impl Client {
         Self { stream, pending: Vec::new() }
     }
 
+    /// Whether the proxy ends the connection (rather than keeping it for another request).
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut byte = [0; 1];
+        match self.stream.read(&mut byte) {
+            Ok(0) => true,
+            Ok(_) => panic!("unexpected bytes"),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+impl<S: Read + Write> Client<S> {
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()); // a proxy that has refused already may have closed
     }
@@ -215,17 +231,6 @@ impl Client {
             reply.body = std::mem::take(&mut self.pending);
         }
         reply
-    }
-
-    /// Whether the proxy ends the connection (rather than keeping it for another request).
-    pub(crate) fn is_closed(&mut self) -> bool {
-        self.stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let mut byte = [0; 1];
-        match self.stream.read(&mut byte) {
-            Ok(0) => true,
-            Ok(_) => panic!("unexpected bytes"),
-            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-        }
     }
 }
 
