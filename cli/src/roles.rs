@@ -45,6 +45,7 @@ pub(crate) fn commands() -> Vec<Command> {
                 )
                 .default_value(None)
                 .hide_default_value(true),
+                https("Where apps are served by TLS [default: port 443 beside port 80]"),
             ])
             .args([subnet(), node()])
             .arg(
@@ -78,6 +79,7 @@ pub(crate) fn commands() -> Vec<Command> {
         ),
         role("proxy", "Run the proxy alone: requests to containers")
             .args([address("http", DEFAULT_HTTP, "Where apps are served"), node()])
+            .arg(https("Where apps are served by TLS [default: nowhere]"))
             .arg(
                 Arg::new("threads")
                     .long("threads")
@@ -99,6 +101,10 @@ fn domain() -> Arg {
 
 fn address(id: &'static str, default: &'static str, help: &'static str) -> Arg {
     Arg::new(id).long(id).value_name("ADDRESS").default_value(default).value_parser(parse_address).help(help)
+}
+
+fn https(help: &'static str) -> Arg {
+    Arg::new("https").long("https").value_name("ADDRESS").value_parser(parse_address).help(help)
 }
 
 /// `0.0.0.0:80`, `[::]:80`, or `:80` for every IPv4 address.
@@ -202,6 +208,7 @@ fn proxy(matches: &ArgMatches) -> anyhow::Result<()> {
     let options = berth_proxy::Options {
         node: node_name(matches, &data)?,
         http: given(matches, "http")?,
+        https: matches.get_one::<SocketAddr>("https").copied(),
         threads: matches.get_one::<u16>("threads").map(|count| usize::from(*count)),
         data,
     };

@@ -68,7 +68,7 @@ impl Unregistered {
 }
 
 /// Takes the inherited listeners if there are any, and binds the addresses for each thread otherwise. Inherited ones are
-/// told apart by their names (`LISTEN_FDNAMES`): `https` is for TLS, anything else plain.
+/// told apart: what is called `https` (`LISTEN_FDNAMES`) or has the port of `https` is for TLS, anything else plain.
 pub(crate) fn open(http: SocketAddr, https: Option<SocketAddr>, threads: usize) -> anyhow::Result<Sockets> {
     let variable = |name: &str| std::env::var(name).ok();
     let given = match inherited_count(variable) {
@@ -78,7 +78,9 @@ pub(crate) fn open(http: SocketAddr, https: Option<SocketAddr>, threads: usize) 
     let names = names(variable);
     let (mut tls, mut plain) = (Vec::new(), Vec::new());
     for (index, socket) in given.into_iter().enumerate() {
-        let is_tls = names.get(index).is_some_and(|name| name == "https");
+        let named = names.get(index).is_some_and(|name| name == "https");
+        let port = socket.local_addr().ok().map(|address| address.port());
+        let is_tls = named || https.is_some_and(|https| port == Some(https.port()));
         if is_tls { tls.push(socket) } else { plain.push(socket) }
     }
     let own = |address| {

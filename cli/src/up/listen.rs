@@ -30,6 +30,32 @@ pub(super) fn http(wanted: Option<SocketAddr>) -> Result<TcpListener> {
     }
 }
 
+/// Binds the proxy's HTTPS listener: where the user said; else port 443 if plain requests are taken at port 80 and nobody
+/// has it; else nowhere.
+pub(super) fn https(
+    wanted: Option<SocketAddr>,
+    http_wanted: Option<SocketAddr>,
+    http: SocketAddr,
+) -> Result<Option<TcpListener>> {
+    if let Some(address) = wanted {
+        return bind(address, "--https").map(Some);
+    }
+    if http.port() != 80 || http_wanted.is_some_and(|address| address.ip().is_loopback()) {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(http.ip(), 443);
+    match bind_patiently(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            tracing::warn!(
+                "{}; apps are served without TLS (--https ADDRESS chooses where)",
+                in_the_way(address, &error)
+            );
+            Ok(None)
+        }
+    }
+}
+
 /// Makes sure that a role will be able to listen at `address`, before anything is started.
 pub(super) fn check(address: SocketAddr, option: &str) -> Result<()> {
     bind(address, option).map(drop)

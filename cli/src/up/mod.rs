@@ -38,6 +38,7 @@ struct Plan {
     data: PathBuf,
     domain: HostPattern,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     ssh: SocketAddr,
     api: SocketAddr,
     node: NodeName,
@@ -59,10 +60,14 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     let (ssh, api) = (given(matches, "ssh")?, given(matches, "api")?);
     listen::check(ssh, "--ssh")?;
     listen::check(api, "--api")?;
-    let listener = listen::http(matches.get_one::<SocketAddr>("http").copied())?;
+    let wanted = matches.get_one::<SocketAddr>("http").copied();
+    let listener = listen::http(wanted)?;
+    let http = listener.local_addr()?;
+    let secure = listen::https(matches.get_one::<SocketAddr>("https").copied(), wanted, http)?;
     let plan = Plan {
         domain: given(matches, "domain")?,
-        http: listener.local_addr()?,
+        http,
+        https: secure.as_ref().map(std::net::TcpListener::local_addr).transpose()?,
         ssh,
         api,
         node: crate::roles::node_name(matches, &data)?,
@@ -79,9 +84,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     }
     // One thread: it starts the children, and a child hears of the death of the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let socket = reserved.hold(&listener)?;
-    drop(listener);
-    runtime.block_on(supervise_all(&plan, socket))?;
+    let listeners: Vec<_> = [Some(&listener), secure.as_ref()].into_iter().flatten().collect();
+    let sockets = reserved.hold(&listeners)?;
+    drop((listener, secure));
+    runtime.block_on(supervise_all(&plan, sockets))?;
     if plan.stop_apps {
         let stopped = runtime.block_on(berth_agent::stop_all(&plan.data)).context("cannot stop the apps")?;
         tracing::info!(containers = stopped, "stopped the apps");
@@ -89,12 +95,12 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-async fn supervise_all(plan: &Plan, listener: HandedDown) -> Result<()> {
+async fn supervise_all(plan: &Plan, listeners: HandedDown) -> Result<()> {
     let mut signals = Signals::new()?;
     let (stop, ready) = (CancellationToken::new(), CancellationToken::new());
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut roles = tokio::task::JoinSet::new();
-    for role in plan.roles(listener) {
+    for role in plan.roles(listeners) {
         let name = role.name;
         let kept = supervise::keep(role, program.clone(), stop.clone(), ready.clone());
         roles.spawn(async move { kept.await.with_context(|| format!("keeping the {name} alive")) });
@@ -139,14 +145,14 @@ fn flatten(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Re
 }
 
 impl Plan {
-    fn roles(&self, listener: HandedDown) -> Vec<Role> {
+    fn roles(&self, listeners: HandedDown) -> Vec<Role> {
         let common = |name, more: &[(&str, &dyn std::fmt::Display)]| {
             let mut arguments: Vec<OsString> = vec!["--data".into(), self.data.clone().into()];
             arguments.extend(["--log-format".into(), self.log_format.clone().into()]);
             for (option, value) in more {
                 arguments.extend([OsString::from(option), value.to_string().into()]);
             }
-            Role { name, arguments, listener: None }
+            Role { name, arguments, listeners: None }
         };
         let http: &dyn std::fmt::Display = &self.http;
         let controller = [
@@ -160,7 +166,7 @@ impl Plan {
             agent.arguments.extend(["--subnet".into(), subnet.into()]);
         }
         let mut proxy = common("proxy", &[("--http", http), ("--node", &self.node)]);
-        proxy.listener = Some(listener);
+        proxy.listeners = Some(listeners);
         vec![common("controller", &controller), agent, proxy]
     }
 
@@ -182,7 +188,7 @@ impl Plan {
         };
         format!(
             "=====> Berth is ready\n       \
-             Apps:  http://APP.{domain}{port}\n       \
+             Apps:  http://APP.{domain}{port}{secure}\n       \
              Git:   {git}/APP\n       \
              API:   http://{api_host}:{api_port}\n       \
              Data:  {data}\n\
@@ -192,6 +198,11 @@ impl Plan {
              3. Deploy it:          git push paas main\n       \
              All commands:          berth help\n",
             domain = self.domain,
+            secure = match self.https.map(|address| address.port()) {
+                None => String::new(),
+                Some(443) => ", and by https:// with a certificate (certs:add)".to_owned(),
+                Some(port) => format!(", and by https:// at port {port} with a certificate (certs:add)"),
+            },
             api_host = Self::host(self.api),
             api_port = self.api.port(),
             data = self.data.display(),

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The first descriptor that is handed down (`SD_LISTEN_FDS_START`).
 const FIRST_HANDED_DOWN: i32 = 3;
+/// What the sockets are called (`LISTEN_FDNAMES`), in their order.
+const NAMES: [&str; 2] = ["http", "https"];
 /// The first pause before a new start, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Whoever lived this long begins again with the first pause.
@@ -32,8 +34,8 @@ pub(super) struct Role {
     pub(super) name: &'static str,
     /// The other arguments.
     pub(super) arguments: Vec<OsString>,
-    /// A listening socket it inherits.
-    pub(super) listener: Option<HandedDown>,
+    /// Listening sockets it inherits.
+    pub(super) listeners: Option<HandedDown>,
 }
 
 /// Keeps `role` alive until `stop`. `ready` is cancelled once the whole platform answered: before that, dying again and
@@ -85,43 +87,51 @@ fn spawn(role: &Role, program: &std::path::Path) -> Result<Child> {
     let start = |mut command: Command| {
         command.spawn().with_context(|| format!("cannot start the {} from {}", role.name, program.display()))
     };
-    match &role.listener {
+    match &role.listeners {
         None => start(command),
-        Some(socket) => {
-            command.env("BERTH_LISTEN_FDS", "1");
-            socket.while_inheritable(|| start(command))
+        Some(sockets) => {
+            command.env("BERTH_LISTEN_FDS", sockets.0.len().to_string());
+            command.env("BERTH_LISTEN_FDNAMES", NAMES[..sockets.0.len()].join(":"));
+            sockets.while_inheritable(|| start(command))
         }
     }
 }
 
-/// A listening socket at descriptor 3, where `sd_listen_fds(3)` has a child look for it.
+/// Listening sockets at descriptors 3 and 4, where `sd_listen_fds(3)` has a child look for them; named as in [`NAMES`].
 ///
-/// It stays closed to every child but the one it is for: this thread starts all children, one after the other, and only
-/// opens it meanwhile. An agent that had it would hand it on to containers.
-pub(super) struct HandedDown(OwnedFd);
+/// They stay closed to every child but the one they are for: this thread starts all children, one after the other, and
+/// only opens them meanwhile. An agent that had one would hand it on to containers.
+pub(super) struct HandedDown(Vec<OwnedFd>);
 
-/// Descriptor 3, kept free for a listener from before anything else could take it.
-pub(super) struct Reserved(OwnedFd);
+/// Descriptors kept free for listeners from before anything else could take them.
+pub(super) struct Reserved(Vec<OwnedFd>);
 
 impl Reserved {
     /// To be called before this process opens anything of its own. What a careless parent left there is closed.
     pub(super) fn new() -> Result<Self> {
-        match nix::unistd::close(FIRST_HANDED_DOWN) {
-            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
-            Err(error) => bail!("cannot free descriptor {FIRST_HANDED_DOWN}: {error}"),
+        let mut held = Vec::new();
+        for number in (FIRST_HANDED_DOWN..).take(NAMES.len()) {
+            match nix::unistd::close(number) {
+                Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+                Err(error) => bail!("cannot free descriptor {number}: {error}"),
+            }
+            let placeholder =
+                OwnedFd::from(std::fs::File::open("/dev/null").context("cannot open /dev/null")?);
+            if placeholder.as_raw_fd() != number {
+                bail!("descriptor {number} is taken; are standard input, output and error open?");
+            }
+            held.push(placeholder);
         }
-        let placeholder = OwnedFd::from(std::fs::File::open("/dev/null").context("cannot open /dev/null")?);
-        if placeholder.as_raw_fd() != FIRST_HANDED_DOWN {
-            bail!("descriptor {FIRST_HANDED_DOWN} is taken; are standard input, output and error open?");
-        }
-        Ok(Self(placeholder))
+        Ok(Self(held))
     }
 
-    /// Puts `listener` there.
-    pub(super) fn hold(mut self, listener: &TcpListener) -> Result<HandedDown> {
+    /// Puts listeners there.
+    pub(super) fn hold(mut self, listeners: &[&TcpListener]) -> Result<HandedDown> {
         use rustix::io::DupFlags;
-        rustix::io::dup3(listener, &mut self.0, DupFlags::CLOEXEC)
-            .context("cannot move the listening socket")?;
+        self.0.truncate(listeners.len());
+        for (place, listener) in self.0.iter_mut().zip(listeners) {
+            rustix::io::dup3(listener, place, DupFlags::CLOEXEC).context("cannot move a listening socket")?;
+        }
         Ok(HandedDown(self.0))
     }
 }
@@ -129,9 +139,13 @@ impl Reserved {
 impl HandedDown {
     fn while_inheritable<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
         use rustix::io::{FdFlags, fcntl_setfd};
-        fcntl_setfd(&self.0, FdFlags::empty()).context("cannot hand the listening socket down")?;
+        for socket in &self.0 {
+            fcntl_setfd(socket, FdFlags::empty()).context("cannot hand a listening socket down")?;
+        }
         let started = start();
-        fcntl_setfd(&self.0, FdFlags::CLOEXEC).context("cannot take the listening socket back")?;
+        for socket in &self.0 {
+            fcntl_setfd(socket, FdFlags::CLOEXEC).context("cannot take a listening socket back")?;
+        }
         started
     }
 }
