@@ -5,6 +5,7 @@
 use crate::endpoint::DEFAULT_DATA;
 use crate::error::{CliError, Result};
 use crate::up;
+use anyhow::Context;
 use berth_model::{HostPattern, NodeName};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::io::IsTerminal;
@@ -14,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Set by `berth up` for the roles it starts: its process id. They end when it does.
 pub(crate) const SUPERVISOR: &str = "BERTH_SUPERVISOR";
+
+/// The option by which a proxy takes over from the one that runs.
+pub(crate) const TAKE_OVER: &str = "--take-over";
 
 /// Where each part listens unless told otherwise.
 pub(crate) const DEFAULT_HTTP: &str = "0.0.0.0:80";
@@ -80,6 +84,12 @@ pub(crate) fn commands() -> Vec<Command> {
         role("proxy", "Run the proxy alone: requests to containers")
             .args([address("http", DEFAULT_HTTP, "Where apps are served"), node()])
             .arg(https("Where apps are served by TLS [default: nowhere]"))
+            .arg(
+                Arg::new("take-over")
+                    .long("take-over")
+                    .action(ArgAction::SetTrue)
+                    .help("Replace the proxy that runs on --data without refusing a connection"),
+            )
             .arg(
                 Arg::new("threads")
                     .long("threads")
@@ -209,11 +219,48 @@ fn proxy(matches: &ArgMatches) -> anyhow::Result<()> {
         node: node_name(matches, &data)?,
         http: given(matches, "http")?,
         https: matches.get_one::<SocketAddr>("https").copied(),
+        take_over: matches.get_flag("take-over"),
         threads: matches.get_one::<u16>("threads").map(|count| usize::from(*count)),
         data,
     };
     let stop = stop_token()?;
+    if std::env::var_os(SUPERVISOR).is_none() {
+        succeed_on_hangup()?; // else `berth up` starts the successor
+    }
     berth_proxy::run(options, stop)
+}
+
+/// On SIGHUP starts this program's file again, a newer one perhaps, as a proxy that takes over from this one.
+fn succeed_on_hangup() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).filter(|one| one != TAKE_OVER).collect();
+    arguments.push(TAKE_OVER.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut hangup = {
+        let _inside = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
+    let wait = move || {
+        while runtime.block_on(hangup.recv()).is_some() {
+            tracing::info!("starting a successor");
+            let mut successor = std::process::Command::new(&program);
+            // It inherits nothing: the sockets come from this process when it asks.
+            let variables =
+                ["BERTH_LISTEN_FDS", "BERTH_LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+            variables.iter().for_each(|name| {
+                successor.env_remove(name);
+            });
+            match successor.args(&arguments).spawn().and_then(|mut child| child.wait()) {
+                Ok(status) => tracing::error!(%status, "the successor ended; serving on"),
+                Err(error) => {
+                    tracing::error!(%error, program = %program.display(), "cannot start a successor");
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("successor".to_owned()).spawn(wait)?;
+    Ok(())
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

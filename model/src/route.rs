@@ -80,8 +80,11 @@ pub struct TcpRoute {
 /// What a proxy tells the controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyStatus {
-    /// Which proxy; the node's name.
+    /// Which proxy: the node's name, or that and a process number while a successor serves the node already.
     pub proxy: String,
+    /// It serves no more and is not to be waited for.
+    #[serde(default)]
+    pub leaving: bool,
     /// The revision it serves.
     pub revision: u64,
     /// The revision of the [`CertificateTable`](crate::tls::CertificateTable) it presents; 0 is none.

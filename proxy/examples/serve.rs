@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<()> {
     let threads = arguments.next().map(|text| text.parse()).transpose()?;
     let https = arguments.next().map(|text| text.parse()).transpose()?;
     let node = berth_model::NodeName::parse("local")?;
-    let options = berth_proxy::Options { data, node, http, https, threads };
+    let options = berth_proxy::Options { data, node, http, https, take_over: false, threads };
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = stop.clone();

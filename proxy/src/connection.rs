@@ -167,12 +167,14 @@ impl<S: Socket> Client<S> {
     async fn idle(&mut self) -> bool {
         let span = self.worker.shared.settings.idle;
         let due = Instant::now() + span;
-        let Self { stream, timer, stopped, .. } = self;
+        let Self { worker, stream, timer, stopped, .. } = self;
         poll_fn(|cx| {
             if let Poll::Ready(ready) = stream.poll_readable(cx) {
                 return Poll::Ready(ready.is_ok());
             }
-            if stopped.as_mut().poll(cx).is_ready() {
+            // With a successor there is no hurry: the next request is answered as the last one, so that none is lost that
+            // is on its way already.
+            if stopped.as_mut().poll(cx).is_ready() && !worker.shared.gave_way() {
                 return Poll::Ready(false);
             }
             timer.poll(cx, due, span).map(|()| false)

@@ -15,10 +15,12 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Largest route table taken.
@@ -95,7 +97,7 @@ pub(crate) async fn follow_routes(shared: Arc<Shared>, client: Client, path: Pat
     follow(&client, "/proxy/v1/routes", &path, |table: &RouteTable| {
         shared.apply(table);
         tracing::info!(revision = table.revision, hosts = table.http.len(), "serving new routes");
-        table.revision
+        (table.revision, !shared.gave_way())
     })
     .await;
 }
@@ -109,13 +111,13 @@ pub(crate) async fn follow_certificates(shared: Arc<Shared>, client: Client, pat
             certificates = table.certificates.len(),
             "presenting new certificates"
         );
-        table.revision
+        (table.revision, !shared.gave_way())
     })
     .await;
 }
 
-/// Polls `from` for ever; `apply` uses what comes and says its revision.
-async fn follow<T>(client: &Client, from: &str, path: &Path, apply: impl Fn(&T) -> u64)
+/// Polls `from` for ever; `apply` uses what comes and says its revision, and whether it is to be kept.
+async fn follow<T>(client: &Client, from: &str, path: &Path, apply: impl Fn(&T) -> (u64, bool))
 where
     T: DeserializeOwned + Serialize + Send + Sync + 'static,
 {
@@ -130,7 +132,11 @@ where
             }
             Ok(Some(table)) => {
                 reachable = true;
-                after = apply(&table);
+                let keep;
+                (after, keep) = apply(&table);
+                if !keep {
+                    continue; // the successor does
+                }
                 let to = path.to_owned();
                 let saved = tokio::task::spawn_blocking(move || save(&to, &table)).await;
                 if let Err(error) = saved.map_err(anyhow::Error::from).flatten() {
@@ -180,39 +186,74 @@ pub(crate) async fn pass_on_wishes(client: Client, mut names: Names) {
     }
 }
 
-/// Keeps the TCP ports as the table says and tells the controller what is served and draining, for ever.
-pub(crate) async fn report(shared: Arc<Shared>, client: Client, node: NodeName, mut ports: Ports) {
+/// What this proxy is called, and what it does.
+fn status(shared: &Shared, node: &NodeName) -> ProxyStatus {
+    let proxy = match shared.gave_way() {
+        false => node.to_string(),
+        true => format!("{node}~{}", std::process::id()), // the node's name is the successor's
+    };
+    ProxyStatus {
+        proxy,
+        leaving: false,
+        revision: shared.table.load().revision,
+        certificates_revision: shared.certificates.load().revision,
+        draining: shared.draining(),
+        tcp_errors: BTreeMap::new(),
+    }
+}
+
+/// Tells the controller what is served and draining, once.
+pub(crate) async fn say(shared: &Shared, client: &Client, node: &NodeName) {
+    post(client, &status(shared, node)).await;
+}
+
+/// Whether the controller took it. One that cannot be reached is no news.
+async fn post(client: &Client, status: &ProxyStatus) -> bool {
+    match timeout(POST, client.call(Method::POST, "/proxy/v1/status", Some(status))).await {
+        Ok(Ok(_)) => return true,
+        Ok(Err(WireError::Connect { .. })) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "cannot report to the controller"),
+        Err(_) => tracing::debug!("the controller takes no report"),
+    }
+    false
+}
+
+/// Keeps the TCP ports as the table says and tells the controller what is served and draining, until `left`.
+pub(crate) async fn report(
+    shared: Arc<Shared>,
+    client: Client,
+    node: NodeName,
+    mut ports: Ports,
+    mut left: oneshot::Receiver<()>,
+) {
     let mut last = None;
     loop {
         let began = Instant::now();
-        let table = shared.table.load_full();
-        ports.reconcile(&table);
-        let status = ProxyStatus {
-            proxy: node.to_string(),
-            revision: table.revision,
-            certificates_revision: shared.certificates.load().revision,
-            draining: shared.draining(),
-            tcp_errors: ports.errors.clone(),
-        };
-        drop(table);
+        if !shared.is_stopping() {
+            ports.reconcile(&shared.table.load_full());
+        }
+        let status = ProxyStatus { tcp_errors: ports.errors.clone(), ..status(&shared, &node) };
         let due = last
             .as_ref()
             .is_none_or(|(sent, at): &(ProxyStatus, Instant)| *sent != status || at.elapsed() >= REPEAT);
         if due {
-            let sending = client.call(Method::POST, "/proxy/v1/status", Some(&status));
-            match timeout(POST, sending).await {
-                Ok(Ok(_)) => last = Some((status, began)),
-                Ok(Err(WireError::Connect { .. })) => last = None,
-                Ok(Err(error)) => tracing::debug!(%error, "cannot report to the controller"),
-                Err(_) => tracing::debug!("the controller takes no report"),
-            }
+            last = post(&client, &status).await.then_some((status, began));
         }
-        sleep_until(began + PAUSE).await;
         let repeat = if last.is_some() { REPEAT } else { RETRY };
-        tokio::select! { // both arms only wake us
-            () = shared.changed.notified() => {}
-            () = sleep_until(began + repeat) => {}
+        let pause = async {
+            sleep_until(began + PAUSE).await;
+            tokio::select! { // both arms only wake us
+                () = shared.changed.notified() => {}
+                () = sleep_until(began + repeat) => {}
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            _ = &mut left => break,
         }
+    }
+    if last.is_some() {
+        post(&client, &ProxyStatus { leaving: true, ..status(&shared, &node) }).await;
     }
 }
 

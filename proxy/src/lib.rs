@@ -12,6 +12,7 @@ mod connection;
 mod control;
 mod exchange;
 mod fields;
+mod handover;
 mod head;
 mod io;
 mod listen;
@@ -41,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use worker::{Shared, Worker};
 
@@ -55,6 +57,8 @@ pub struct Options {
     pub http: SocketAddr,
     /// Where it listens for HTTPS; not at all if not given nor inherited.
     pub https: Option<SocketAddr>,
+    /// Take the sockets over from the proxy that runs on `data`, and let it end.
+    pub take_over: bool,
     /// Threads; as many as CPUs if not given.
     pub threads: Option<usize>,
 }
@@ -71,6 +75,7 @@ pub struct Proxy {
     options: Options,
     shared: Arc<Shared>,
     sockets: listen::Sockets,
+    kept: Vec<handover::Named>,
     wanted: tls::wanted::Names,
     lock: File,
 }
@@ -98,6 +103,7 @@ impl Handle {
     pub fn status(&self) -> ProxyStatus {
         ProxyStatus {
             proxy: self.node.to_string(),
+            leaving: false,
             revision: self.shared.table.load().revision,
             certificates_revision: self.shared.certificates.load().revision,
             draining: self.shared.draining(),
@@ -113,10 +119,20 @@ impl Proxy {
     pub fn open(options: Options, settings: Settings) -> anyhow::Result<Self> {
         let folder = options.data.join("proxy");
         make_folder(&folder)?;
-        let lock = take_lock(&folder.join("lock"))?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = options.threads.unwrap_or(cpus).clamp(1, 256);
-        let sockets = listen::open(options.http, options.https, threads)?;
+        let elder = match options.take_over {
+            true => Some(handover::Taken::ask(&handover_path(&options.data))?),
+            false => None,
+        };
+        let lock = if elder.is_none() { Some(take_lock(&folder.join("lock"))?) } else { None };
+        let (elder, mut sockets) = match elder {
+            Some((elder, taken)) => {
+                (Some(elder), listen::taken(taken, options.http, options.https, threads)?)
+            }
+            None => (None, listen::open(options.http, options.https, threads)?),
+        };
+        let kept = sockets.take_kept();
         let https = sockets.https.as_ref().map(|bound| bound.address.port());
         let mut bases = vec![std::path::absolute(&options.data)?];
         bases.extend(options.data.canonicalize());
@@ -128,7 +144,14 @@ impl Proxy {
         if let Some(certificates) = control::load(&control::certificates_path(&options.data)) {
             shared.present(&certificates);
         }
-        Ok(Self { options, shared: Arc::new(shared), sockets, wanted, lock })
+        if let Some(elder) = elder {
+            elder.ready()?;
+        }
+        let lock = match lock {
+            Some(lock) => lock,
+            None => take_lock(&folder.join("lock"))?,
+        };
+        Ok(Self { options, shared: Arc::new(shared), sockets, kept, wanted, lock })
     }
 
     /// Where it listens for HTTP.
@@ -151,7 +174,7 @@ impl Proxy {
 
     /// Serves until `stop` fires and what was in flight has ended, or its time is over.
     pub fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let Self { options, shared, sockets, wanted, lock } = self;
+        let Self { options, shared, sockets, kept, wanted, lock } = self;
         let log = options.data.join("proxy/access.log");
         let (sink, log_writer) = access_log::start(log.clone(), &shared.settings)
             .with_context(|| format!("cannot open the access log {}", log.display()))?;
@@ -180,6 +203,7 @@ impl Proxy {
         }
         drop(sink);
         tracing::info!(%address, https = https.map(tracing::field::display), threads = threads.len(), "the proxy is listening");
+        notify_supervisor();
         control.block_on(async {
             let ports = tcp::Ports::new(workers, address);
             let client = control::client(&options.data);
@@ -194,11 +218,33 @@ impl Proxy {
                 control::certificates_path(&options.data),
             ));
             let wishes = tokio::spawn(control::pass_on_wishes(client.clone(), wanted));
-            let report = tokio::spawn(control::report(shared.clone(), client, options.node.clone(), ports));
-            stop.cancelled().await;
+            let (leave, left) = oneshot::channel();
+            let report = tokio::spawn(control::report(
+                shared.clone(),
+                client.clone(),
+                options.node.clone(),
+                ports,
+                left,
+            ));
+            let offer = handover::Offer::open(&handover_path(&options.data));
+            let offer = offer
+                .inspect_err(|error| tracing::error!(%error, "no successor can take over without a gap"));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = given_away(offer.ok(), &kept) => {
+                    tracing::info!("a successor serves; ending what is in flight");
+                    shared.give_way();
+                    // Before the successor speaks: what is in flight here must never seem to have ended.
+                    control::say(&shared, &client, &options.node).await;
+                }
+            }
+            drop(kept);
             shared.begin_stopping();
-            for task in [routes, certificates, wishes] {
-                task.abort();
+            halt.cancel();
+            wishes.abort();
+            if !shared.gave_way() {
+                routes.abort();
+                certificates.abort();
             }
             // A successor may start now; from here on this one only writes its last log lines.
             if let Err(error) = lock.unlock() {
@@ -210,7 +256,7 @@ impl Proxy {
             if joined.await.unwrap_or(1) > 0 {
                 tracing::error!("a thread of the proxy ended by a panic");
             }
-            report.abort();
+            let _ = leave.send(()); // it ended by itself otherwise, by a panic that was reported
             let _ = report.await; // its view of the workers must be gone before the log can end
         });
         control.shutdown_background();
@@ -220,6 +266,41 @@ impl Proxy {
         tracing::info!("the proxy has stopped");
         Ok(())
     }
+}
+
+/// Resolves once a successor has taken the sockets.
+async fn given_away(offer: Option<handover::Offer>, kept: &[handover::Named]) {
+    match offer {
+        Some(offer) => {
+            let sockets =
+                || kept.iter().map(|(name, socket)| Ok((name.clone(), socket.try_clone()?))).collect();
+            offer.taken(sockets).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells systemd, or whoever keeps this process, that it serves and is the main one now (`sd_notify(3)`).
+fn notify_supervisor() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match place.as_bytes() {
+        [b'@', name @ ..] => UnixAddress::from_abstract_name(name),
+        _ => UnixAddress::from_pathname(&place),
+    };
+    let message = format!("READY=1\nMAINPID={}\n", std::process::id());
+    let sent =
+        address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "cannot tell the supervisor that the proxy serves");
+    }
+}
+
+/// Where a successor asks.
+fn handover_path(data: &Path) -> PathBuf {
+    data.join("proxy/handover.sock")
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

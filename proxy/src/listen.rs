@@ -3,6 +3,7 @@
 //! In: the address, how many threads, and the environment. Out: listening sockets for each thread.
 //! Inherited ones come as in `sd_listen_fds(3)`: descriptors from 3 on, counted by `BERTH_LISTEN_FDS` or `LISTEN_FDS`.
 
+use crate::handover::Named;
 use crate::worker::Listener;
 use anyhow::{Context, bail};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -12,6 +13,9 @@ use std::net::{SocketAddr, TcpListener};
 
 /// The first descriptor that is passed on.
 const FIRST: i32 = 3;
+/// What listeners are called.
+const HTTP: &str = "http";
+const HTTPS: &str = "https";
 /// Connections the kernel queues for us.
 const BACKLOG: i32 = 4096;
 
@@ -21,6 +25,8 @@ pub(crate) struct Bound {
     pub(crate) by_thread: Vec<Vec<TcpListener>>,
     pub(crate) inherited: bool,
     pub(crate) address: SocketAddr,
+    /// The same sockets once more, for a successor.
+    kept: Vec<TcpListener>,
 }
 
 /// What is listened on from the start to the end.
@@ -31,11 +37,24 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
+    /// The sockets to hand over, by name; taken out, so that whoever has them closes them by dropping them.
+    pub(crate) fn take_kept(&mut self) -> Vec<Named> {
+        let named = |name: &str, bound: &mut Bound| {
+            let kept = std::mem::take(&mut bound.kept);
+            kept.into_iter().map(|socket| (name.to_owned(), socket.into())).collect::<Vec<_>>()
+        };
+        let mut all = named(HTTP, &mut self.http);
+        if let Some(https) = &mut self.https {
+            all.extend(named(HTTPS, https));
+        }
+        all
+    }
+
     /// The listeners of each thread.
     pub(crate) fn by_thread(self) -> impl Iterator<Item = Vec<Unregistered>> {
         let Self { http, https } = self;
         let of = |bound: Bound, secure: bool| {
-            let Bound { by_thread, inherited, address } = bound;
+            let Bound { by_thread, inherited, address, kept: _ } = bound;
             let of_thread = move |sockets: Vec<TcpListener>| {
                 let one = move |socket| Unregistered { socket, port: address.port(), inherited, secure };
                 sockets.into_iter().map(one).collect::<Vec<_>>()
@@ -78,19 +97,47 @@ pub(crate) fn open(http: SocketAddr, https: Option<SocketAddr>, threads: usize) 
     let names = names(variable);
     let (mut tls, mut plain) = (Vec::new(), Vec::new());
     for (index, socket) in given.into_iter().enumerate() {
-        let named = names.get(index).is_some_and(|name| name == "https");
+        let named = names.get(index).is_some_and(|name| name == HTTPS);
         let port = socket.local_addr().ok().map(|address| address.port());
         let is_tls = named || https.is_some_and(|https| port == Some(https.port()));
         if is_tls { tls.push(socket) } else { plain.push(socket) }
     }
+    assemble(plain, tls, http, https, threads)
+}
+
+/// The listeners a predecessor handed over. Those for addresses it did not listen on are bound.
+pub(crate) fn taken(
+    sockets: Vec<Named>,
+    http: SocketAddr,
+    https: Option<SocketAddr>,
+    threads: usize,
+) -> anyhow::Result<Sockets> {
+    let (mut tls, mut plain) = (Vec::new(), Vec::new());
+    for (name, socket) in sockets {
+        match name.as_str() {
+            HTTP => plain.push(socket.into()),
+            HTTPS => tls.push(socket.into()),
+            _ => {}
+        }
+    }
+    assemble(plain, tls, http, https, threads)
+}
+
+fn assemble(
+    plain: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+    http: SocketAddr,
+    https: Option<SocketAddr>,
+    threads: usize,
+) -> anyhow::Result<Sockets> {
     let own = |address| {
         bind(address, threads).with_context(|| {
             format!("cannot listen on {address}; is another server on this port, or is it below 1024 and are you not root?")
         })
     };
-    let http = if plain.is_empty() { own(http)? } else { share(&plain, threads)? };
+    let http = if plain.is_empty() { own(http)? } else { share(plain, threads)? };
     let https = match (tls.is_empty(), https) {
-        (false, _) => Some(share(&tls, threads)?),
+        (false, _) => Some(share(tls, threads)?),
         (true, Some(address)) => Some(own(address)?),
         (true, None) => None,
     };
@@ -135,7 +182,7 @@ fn inherit(count: usize) -> anyhow::Result<Vec<TcpListener>> {
 }
 
 /// Gives inherited sockets to the threads.
-fn share(sockets: &[TcpListener], threads: usize) -> anyhow::Result<Bound> {
+fn share(sockets: Vec<TcpListener>, threads: usize) -> anyhow::Result<Bound> {
     let Some(first) = sockets.first() else { bail!("no listening socket was inherited") };
     let address = first.local_addr().context("an inherited socket has no internet address")?;
     // Every socket must be accepted from, and every thread must accept: whichever there are fewer of is shared.
@@ -144,7 +191,7 @@ fn share(sockets: &[TcpListener], threads: usize) -> anyhow::Result<Bound> {
         let socket = sockets[turn % sockets.len()].try_clone().context("cannot share an inherited socket")?;
         by_thread[turn % threads].push(socket);
     }
-    Ok(Bound { by_thread, inherited: true, address })
+    Ok(Bound { by_thread, inherited: true, address, kept: sockets })
 }
 
 fn bind(address: SocketAddr, threads: usize) -> io::Result<Bound> {
@@ -155,11 +202,13 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<Bound> {
         _ => address,
     };
     drop(probe);
-    let mut by_thread = Vec::new();
+    let (mut by_thread, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..threads {
-        by_thread.push(vec![socket(address, true)?.into()]);
+        let socket = TcpListener::from(socket(address, true)?);
+        kept.push(socket.try_clone()?);
+        by_thread.push(vec![socket]);
     }
-    Ok(Bound { by_thread, inherited: false, address })
+    Ok(Bound { by_thread, inherited: false, address, kept })
 }
 
 /// A socket that listens on `address`; with `shared`, one of several that do.

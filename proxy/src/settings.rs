@@ -32,6 +32,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Tunnels and raw TCP connections when the proxy is told to stop.
     pub drain_tunnels: Duration,
+    /// Tunnels and raw TCP connections when a successor has taken over.
+    pub handover_tunnels: Duration,
     /// Size at which the access log is rotated, in bytes.
     pub log_bytes: u64,
     /// Rotated access logs that are kept.
@@ -51,6 +53,7 @@ impl Default for Settings {
             upstream_idle: Duration::from_secs(30),
             drain: Duration::from_secs(30),
             drain_tunnels: Duration::from_secs(10),
+            handover_tunnels: Duration::from_secs(3600),
             log_bytes: 32 * 1024 * 1024,
             log_files: 3,
             trust_forwarded: false,

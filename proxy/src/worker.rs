@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     /// Backends that left the table while they had something in flight.
     retired: Mutex<Vec<Arc<Backend>>>,
     stopping: AtomicBool,
+    /// A successor has the listening sockets.
+    gave_way: AtomicBool,
 }
 
 impl Shared {
@@ -81,6 +83,7 @@ impl Shared {
             https,
             retired: Mutex::default(),
             stopping: AtomicBool::new(false),
+            gave_way: AtomicBool::new(false),
         };
         Ok((shared, names))
     }
@@ -91,6 +94,15 @@ impl Shared {
 
     pub(crate) fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// A successor has the listening sockets: they are left as they are.
+    pub(crate) fn give_way(&self) {
+        self.gave_way.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn gave_way(&self) -> bool {
+        self.gave_way.load(Ordering::SeqCst)
     }
 
     fn retired(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
@@ -261,8 +273,11 @@ impl Worker {
 
     async fn drain(&self, began: Instant) {
         let settings = &self.shared.settings;
-        let tunnels_end = began + settings.drain_tunnels;
-        let end = began + settings.drain;
+        // Whoever gives way has time: the successor serves.
+        let gave_way = self.shared.gave_way();
+        let tunnels = if gave_way { settings.handover_tunnels } else { settings.drain_tunnels };
+        let tunnels_end = began + tunnels;
+        let end = began + if gave_way { settings.drain.max(tunnels) } else { settings.drain };
         while self.connections.load(Ordering::Relaxed) > 0 {
             let next = if self.end_tunnels.is_cancelled() { end } else { tunnels_end.min(end) };
             tokio::select! {
@@ -270,12 +285,12 @@ impl Worker {
                 () = tokio::time::sleep_until(next) => {
                     if Instant::now() >= end {
                         let left = self.connections.load(Ordering::Relaxed);
-                        tracing::warn!(connections = left, "cut what was still in flight after {:?}", settings.drain);
+                        tracing::warn!(connections = left, "cut what was still in flight after {:?}", began.elapsed());
                         return;
                     }
                     let tunnels = self.tunnels.load(Ordering::Relaxed);
                     if tunnels > 0 {
-                        tracing::info!(tunnels, "ended tunnels after {:?}", settings.drain_tunnels);
+                        tracing::info!(tunnels, "ended tunnels after {:?}", began.elapsed());
                     }
                     self.end_tunnels.cancel();
                 }
@@ -312,7 +327,7 @@ impl Worker {
             }
         }
         // What is in an inherited queue goes to the successor; what is in our own would be reset with it.
-        if !inherited {
+        if !inherited && !self.shared.gave_way() {
             while let Some(accepted) = socket.accept().now_or_never() {
                 let failed = accepted.is_err();
                 self.take(accepted, port, secure).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) const SCENARIOS: &[(&str, crate::RoughScenario)] = &[
     ("killing_each_process_under_load_loses_no_container_and_no_request", kill_each),
     ("berth_up_may_stop_and_start_while_apps_serve", up_again),
+    ("an_upgrade_of_every_process_under_load_loses_no_request", upgrade),
     ("killing_at_random_points_during_deploys_keeps_every_promise", random_kills),
     ("deploy_and_destroy_cycles_leak_nothing", cycles),
     ("cleanup_removes_what_nobody_needs_and_nothing_else", cleanup),
@@ -65,6 +66,36 @@ fn up_again(berth: &mut Berth) -> Result<()> {
     berth.up()?;
     berth.until_says(app, "hello one")?;
     ensure!(berth.pids(app)? == pids, "the same processes after kill -9 of berth up");
+    Ok(())
+}
+
+fn upgrade(berth: &mut Berth) -> Result<()> {
+    let app = "renewed";
+    let repo = push_server(berth, app, "one", &[])?;
+    berth.ok(&["ps:scale", app, "web=2"])?;
+    let pids = berth.pids(app)?;
+    for _ in 0..2 {
+        let load = berth.load(app, 4);
+        let answers = |more: u64| {
+            let before = load.answered();
+            until(Duration::from_secs(10), "answers", || {
+                ensure!(load.answered() > before + more, "none yet");
+                Ok(())
+            })
+        };
+        answers(50)?;
+        berth.renew()?;
+        answers(200)?;
+        let report = load.finish();
+        ensure!(report.failures.is_empty(), "{:?}", report.failures);
+        ensure!(report.longest_gap < Duration::from_secs(1), "a user waited {:?}", report.longest_gap);
+        ensure!(berth.pids(app)? == pids, "the same containers");
+    }
+    let load = berth.load(app, 2);
+    repo.change(&[("server.py", &server("two"))])?;
+    ensure!(berth.get(app, "/")?.text() == "hello two", "and deploys go on");
+    let report = load.finish();
+    ensure!(report.failures.is_empty(), "{:?}", report.failures);
     Ok(())
 }
 

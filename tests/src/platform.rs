@@ -347,6 +347,25 @@ impl Berth {
         })
     }
 
+    /// SIGHUP to `berth up`, then waits until every role is a new process.
+    pub fn renew(&mut self) -> Result<()> {
+        let roles = [Role::Controller, Role::Agent, Role::Proxy];
+        let pids = |berth: &Self| roles.iter().map(|role| berth.pid(*role)).collect::<Result<Vec<_>>>();
+        let old = pids(self)?;
+        kill(self.pid(Role::Up)?, Signal::SIGHUP)?;
+        until(Duration::from_secs(60), "every role to be a new process", || {
+            // A former proxy that still drains comes first among the children.
+            let up = self.pid(Role::Up)?;
+            let children = std::fs::read_to_string(format!("/proc/{up}/task/{up}/children"))?;
+            let new = pids(self)?;
+            let taken = children.split_whitespace().count() >= roles.len();
+            let proxy_is_new = new[2] != old[2] || children.split_whitespace().count() > roles.len();
+            ensure!(taken && new[0] != old[0] && new[1] != old[1] && proxy_is_new, "{old:?} {new:?}");
+            Ok(())
+        })?;
+        self.until_ready()
+    }
+
     /// SIGTERM to `berth up`, then waits for its end: apps keep running.
     pub fn down(&mut self) -> Result<()> {
         let Some(mut up) = self.up.take() else { return Ok(()) };

@@ -2,6 +2,7 @@
 //!
 //! In: a data directory and addresses. Out: controller, agent and proxy as child processes, kept alive; a banner once
 //! they answer; on SIGTERM or SIGINT they drain and end, while the apps keep running (unless `--stop-apps`).
+//! On SIGHUP it starts every role anew from its own file, which may be newer: an upgrade without a refused connection.
 //! Killed, it takes the roles with it (they ask the kernel to be told) but no app, and a new `berth up` takes over.
 
 pub(crate) mod data_dir;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use supervise::{HandedDown, Reserved, Role};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How long roles of a killed predecessor may take to end.
@@ -97,12 +99,14 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
 
 async fn supervise_all(plan: &Plan, listeners: HandedDown) -> Result<()> {
     let mut signals = Signals::new()?;
+    let mut hangups = signal(SignalKind::hangup())?;
+    let renew = watch::Sender::new(0_u64);
     let (stop, ready) = (CancellationToken::new(), CancellationToken::new());
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut roles = tokio::task::JoinSet::new();
     for role in plan.roles(listeners) {
         let name = role.name;
-        let kept = supervise::keep(role, program.clone(), stop.clone(), ready.clone());
+        let kept = supervise::keep(role, program.clone(), stop.clone(), ready.clone(), renew.subscribe());
         roles.spawn(async move { kept.await.with_context(|| format!("keeping the {name} alive")) });
     }
     // Resolves only if it cannot become ready: being ready is no reason to stop.
@@ -112,7 +116,16 @@ async fn supervise_all(plan: &Plan, listeners: HandedDown) -> Result<()> {
             Err(error) => error,
         }
     };
+    let until_ready = std::pin::pin!(until_ready);
+    let renewing = async {
+        while hangups.recv().await.is_some() {
+            tracing::info!("starting every role anew from {}; apps go on", program.display());
+            renew.send_modify(|times| *times += 1);
+        }
+        std::future::pending::<()>().await;
+    };
     let mut result = tokio::select! {
+        () = renewing => Ok(()),
         error = until_ready => Err(error),
         () = signals.next() => Ok(()),
         Some(ended) = roles.join_next() => flatten(ended),
@@ -152,7 +165,7 @@ impl Plan {
             for (option, value) in more {
                 arguments.extend([OsString::from(option), value.to_string().into()]);
             }
-            Role { name, arguments, listeners: None }
+            Role { name, arguments, listeners: None, word: self.data.join("run/successor.sock") }
         };
         let http: &dyn std::fmt::Display = &self.http;
         let controller = [

@@ -1,18 +1,21 @@
-//! Keeping roles alive: started again when they die, after a pause that grows; stopped by SIGTERM, at last by SIGKILL.
+//! Keeping roles alive: started again when they die, after a pause that grows; started anew when told to, from a newer
+//! file perhaps; stopped by SIGTERM, at last by SIGKILL.
 //!
 //! In: a role's command line, and a token. Out: when every role has ended.
 
-use crate::roles::SUPERVISOR;
+use crate::roles::{SUPERVISOR, TAKE_OVER};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The first descriptor that is handed down (`SD_LISTEN_FDS_START`).
@@ -25,6 +28,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const LIVED_WELL: Duration = Duration::from_secs(30);
 /// How many deaths in a row before everything was ready mean that it never will be.
 const GIVE_UP_AFTER: u32 = 5;
+/// How long a successor may take until it serves.
+const SUCCEED_WITHIN: Duration = Duration::from_secs(60);
 /// How long a role may drain; its own limits are shorter.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
 
@@ -34,8 +39,10 @@ pub(super) struct Role {
     pub(super) name: &'static str,
     /// The other arguments.
     pub(super) arguments: Vec<OsString>,
-    /// Listening sockets it inherits.
+    /// Listening sockets it inherits: a proxy, whose successor takes over while it drains.
     pub(super) listeners: Option<HandedDown>,
+    /// The socket at which its successor says that it serves.
+    pub(super) word: PathBuf,
 }
 
 /// Keeps `role` alive until `stop`. `ready` is cancelled once the whole platform answered: before that, dying again and
@@ -45,15 +52,39 @@ pub(super) async fn keep(
     program: PathBuf,
     stop: CancellationToken,
     ready: CancellationToken,
+    mut renew: watch::Receiver<u64>,
 ) -> Result<()> {
     let mut pause = PAUSE.0;
     let mut deaths = 0;
-    while !stop.is_cancelled() {
+    let mut elders = tokio::task::JoinSet::new();
+    'start: while !stop.is_cancelled() {
         let started = Instant::now();
-        let mut child = spawn(&role, &program)?;
-        let status = tokio::select! {
-            status = child.wait() => status.with_context(|| format!("waiting for the {}", role.name))?,
-            () = stop.cancelled() => return end(role.name, child).await,
+        renew.mark_unchanged();
+        let mut child = spawn(&role, &program, None)?;
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => {
+                    break status.with_context(|| format!("waiting for the {}", role.name))?;
+                }
+                () = stop.cancelled() => {
+                    let ended = end(role.name, child).await;
+                    while elders.join_next().await.is_some() {}
+                    return ended;
+                }
+                Ok(()) = renew.changed() => {}
+            }
+            tracing::info!(role = role.name, "starting the {} anew", role.name);
+            if role.listeners.is_none() {
+                end(role.name, child).await?;
+                continue 'start;
+            }
+            match succeed(&role, &program).await {
+                Ok(successor) => {
+                    let elder = std::mem::replace(&mut child, successor);
+                    elders.spawn(drain(role.name, elder, stop.clone()));
+                }
+                Err(error) => tracing::error!("{error:#}; the {} that runs goes on", role.name),
+            }
         };
         deaths += 1;
         if started.elapsed() > LIVED_WELL {
@@ -78,9 +109,41 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// Starts a proxy that takes over from the one that runs. Returns once it serves.
+async fn succeed(role: &Role, program: &Path) -> Result<Child> {
+    super::remove_if_there(&role.word).context("cannot make room for the successor's word")?;
+    let socket = UnixDatagram::bind(&role.word).context("cannot listen for the successor's word")?;
+    let mut child = spawn(role, program, Some(&role.word))?;
+    let mut word = [0; 256];
+    let serves = tokio::time::timeout(SUCCEED_WITHIN, socket.recv(&mut word));
+    tokio::select! {
+        status = child.wait() => bail!("the new {} {}", role.name, how(status?)),
+        serves = serves => match serves {
+            Ok(heard) => heard.map(drop).context("cannot hear the successor")?,
+            Err(_) => {
+                child.kill().await?;
+                bail!("the new {} did not serve within {} s and was killed", role.name, SUCCEED_WITHIN.as_secs());
+            }
+        },
+    }
+    Ok(child)
+}
+
+/// Waits for one that was succeeded, and ends it at `stop`.
+async fn drain(name: &'static str, mut elder: Child, stop: CancellationToken) {
+    tokio::select! {
+        _ = elder.wait() => tracing::info!(role = name, "the former {name} has ended"),
+        () = stop.cancelled() => {
+            if let Err(error) = end(name, elder).await {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+}
+
 /// Starts the role as a child of this thread, which must outlive it: the kernel tells a child of the death of the
 /// *thread* that started it (`PR_SET_PDEATHSIG`).
-fn spawn(role: &Role, program: &std::path::Path) -> Result<Child> {
+fn spawn(role: &Role, program: &Path, succeeds: Option<&Path>) -> Result<Child> {
     let mut command = Command::new(program);
     command.arg(role.name).args(&role.arguments).stdin(Stdio::null());
     command.env(SUPERVISOR, std::process::id().to_string());
@@ -89,6 +152,10 @@ fn spawn(role: &Role, program: &std::path::Path) -> Result<Child> {
     };
     match &role.listeners {
         None => start(command),
+        Some(_) if succeeds.is_some() => {
+            command.arg(TAKE_OVER).envs(succeeds.map(|place| ("NOTIFY_SOCKET", place)));
+            start(command)
+        }
         Some(sockets) => {
             command.env("BERTH_LISTEN_FDS", sockets.0.len().to_string());
             command.env("BERTH_LISTEN_FDNAMES", NAMES[..sockets.0.len()].join(":"));

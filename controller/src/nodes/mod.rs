@@ -133,7 +133,11 @@ impl Fleet {
             .proxies
             .get(&name)
             .is_none_or(|known| known.status != status || known.at.elapsed() > SILENCE);
-        state.proxies.insert(name, Proxy { status, at: Instant::now() });
+        if status.leaving {
+            state.proxies.remove(&name);
+        } else {
+            state.proxies.insert(name, Proxy { status, at: Instant::now() });
+        }
         drop(state);
         if changed {
             self.tick();

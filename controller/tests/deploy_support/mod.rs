@@ -498,6 +498,7 @@ async fn proxy(options: Options, mut script: watch::Receiver<Script>, seen: watc
         let status = ProxyStatus {
             proxy: "n1".into(),
             revision: *current.lock().unwrap(),
+            leaving: false,
             certificates_revision: 0,
             draining: now.draining.clone(),
             tcp_errors: BTreeMap::new(),

@@ -4,6 +4,7 @@
 mod control;
 mod exchange;
 mod framing;
+mod handover;
 mod inherited;
 mod origin;
 mod proxy;

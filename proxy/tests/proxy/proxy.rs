@@ -53,6 +53,7 @@ impl Running {
             node: NodeName::parse("node-1").unwrap(),
             http: "127.0.0.1:0".parse().unwrap(),
             https: Some("127.0.0.1:0".parse().unwrap()),
+            take_over: false,
             threads: Some(2),
         };
         let proxy = Proxy::open(options, settings).unwrap();
