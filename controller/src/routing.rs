@@ -86,7 +86,12 @@ pub fn routes(serving: &[Serving<'_>], health: &impl Health) -> RouteTable {
             });
         }
     }
-    RouteTable { revision: 0, http: http.into_values().collect(), tcp: tcp.into_values().collect() }
+    RouteTable {
+        revision: 0,
+        http: http.into_values().collect(),
+        tcp: tcp.into_values().collect(),
+        ..RouteTable::default()
+    }
 }
 
 fn target(one: &Serving<'_>, health: &impl Health) -> Target {

@@ -20,6 +20,7 @@ pub mod release;
 pub mod route;
 pub mod site;
 pub mod tls;
+pub mod traffic;
 
 pub use digest::Digest;
 pub use image_name::ImageName;

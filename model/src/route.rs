@@ -5,6 +5,7 @@ use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use utoipa::ToSchema;
 
 /// Everything a proxy serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,79 @@ pub struct RouteTable {
     /// Raw TCP routes; no two have the same port.
     #[serde(default)]
     pub tcp: Vec<TcpRoute>,
+    /// What holds for all of them.
+    #[serde(default)]
+    pub settings: ProxySettings,
+}
+
+/// Settings of the proxy that are no route's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxySettings {
+    /// How the access log is written; `None` is what the proxy was started with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log_format: Option<AccessLogFormat>,
+    /// What becomes of a request without a trace.
+    pub trace_context: TraceContext,
+}
+
+/// How the access log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// As Apache's and nginx's `combined`, with more fields at the end.
+    Combined,
+    /// Not at all.
+    Off,
+}
+
+impl AccessLogFormat {
+    /// Every format's name.
+    pub const NAMES: [&str; 3] = ["json", "combined", "off"];
+
+    /// By its name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "json" => Some(Self::Json),
+            "combined" => Some(Self::Combined),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of a request that brings no valid `traceparent` (W3C Trace Context). A valid one is always passed on as
+/// it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceContext {
+    /// It goes without one, and the app decides whether a trace begins.
+    #[default]
+    Pass,
+    /// A trace begins here, not marked as sampled.
+    Unsampled,
+    /// A trace begins here, marked as sampled.
+    Sampled,
+}
+
+impl TraceContext {
+    /// Every value's name.
+    pub const NAMES: [&str; 3] = ["pass", "unsampled", "sampled"];
+
+    /// By its name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "pass" => Some(Self::Pass),
+            "unsampled" => Some(Self::Unsampled),
+            "sampled" => Some(Self::Sampled),
+            _ => None,
+        }
+    }
 }
 
 /// Where requests with one host name go.

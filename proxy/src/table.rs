@@ -161,7 +161,7 @@ mod tests {
             release: None,
             target: route::Target::Backends { backends: vec![backend(app, 1)] },
         });
-        RouteTable { revision: 1, http: http.collect(), tcp: Vec::new() }
+        RouteTable { revision: 1, http: http.collect(), ..RouteTable::default() }
     }
 
     fn backend(app: &str, incarnation: u32) -> route::Backend {

@@ -211,6 +211,7 @@ impl Fleet {
         if let Some(old) = &state.routes
             && old.http == table.http
             && old.tcp == table.tcp
+            && old.settings == table.settings
         {
             return old.revision;
         }

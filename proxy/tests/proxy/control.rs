@@ -175,7 +175,7 @@ fn routes_come_from_the_controller_and_outlive_it() {
 fn a_port_that_is_taken_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let table = RouteTable { revision: 1, http: Vec::new(), tcp: vec![tcp_route(port, Vec::new())] };
+    let table = RouteTable { revision: 1, tcp: vec![tcp_route(port, Vec::new())], ..RouteTable::default() };
     let known = Arc::new(Mutex::new(Known { table, ..Known::default() }));
     let dir = tempfile::tempdir().unwrap();
     controller(dir.path(), &known);

@@ -70,7 +70,7 @@ fn hosts_without_an_answer() {
             route("stopped.test", Target::NoWeb),
             route("starting.test", Target::Backends { backends: Vec::new() }),
         ],
-        tcp: Vec::new(),
+        ..RouteTable::default()
     };
     let proxy = Running::start(&routes);
     assert_eq!(proxy.get("unknown.test", "/").status, 0);

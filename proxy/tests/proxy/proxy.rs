@@ -251,7 +251,7 @@ pub(crate) fn route(host: &str, target: Target) -> HttpRoute {
 pub(crate) fn table(revision: u64, routes: &[(&str, &[Backend])]) -> RouteTable {
     let http =
         routes.iter().map(|(host, backends)| route(host, Target::Backends { backends: backends.to_vec() }));
-    RouteTable { revision, http: http.collect(), tcp: Vec::new() }
+    RouteTable { revision, http: http.collect(), ..RouteTable::default() }
 }
 
 pub(crate) fn one(host: &str, address: SocketAddr) -> RouteTable {
@@ -263,7 +263,7 @@ pub(crate) fn site(root: &Path, spa_fallback: bool) -> RouteTable {
     RouteTable {
         revision: 1,
         http: vec![route("site.test", Target::Static { root, spa_fallback, rules: Default::default() })],
-        tcp: Vec::new(),
+        ..RouteTable::default()
     }
 }
 

@@ -32,7 +32,7 @@ fn bytes_go_both_ways_and_each_end_is_passed_on() {
     let (origin, port) = (echo(), free_port());
     let down = backend("app.web.2.b", 1, at(free_port()));
     let route = tcp_route(port, vec![down, backend("app.web.1.a", 1, origin.address)]);
-    let routes = RouteTable { revision: 1, http: Vec::new(), tcp: vec![route] };
+    let routes = RouteTable { revision: 1, tcp: vec![route], ..RouteTable::default() };
     let mut proxy = Running::start_with(&routes, quick());
     until("the port is open", || TcpStream::connect(at(port)).is_ok());
     for size in [1, 1000, 1_000_000] {
@@ -84,7 +84,7 @@ fn a_stop_gives_connections_their_time() {
     let (origin, port) = (echo(), free_port());
     let route = tcp_route(port, vec![backend("app.web.1.a", 1, origin.address)]);
     let mut proxy =
-        Running::start_with(&RouteTable { revision: 1, http: Vec::new(), tcp: vec![route] }, quick());
+        Running::start_with(&RouteTable { revision: 1, tcp: vec![route], ..RouteTable::default() }, quick());
     until("the port is open", || TcpStream::connect(at(port)).is_ok());
     let mut client = Client::connect(at(port));
     client.send("one");
