@@ -22,6 +22,9 @@ pub struct RouteTable {
     pub settings: ProxySettings,
 }
 
+/// Where proxies post their [`TrafficReport`](crate::traffic::TrafficReport)s, on the controller's internal socket.
+pub const TRAFFIC_PATH: &str = "/proxy/v1/traffic";
+
 /// Settings of the proxy that are no route's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -104,7 +104,7 @@ pub struct AppTraffic {
 /// What a proxy tells the controller of its traffic, at most once a second and only of apps that have some.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficReport {
-    /// Which proxy; the node's name.
+    /// Which proxy: the node's name, and the process.
     pub proxy: String,
     /// How long it counted, in milliseconds.
     pub span_ms: u64,

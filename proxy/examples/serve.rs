@@ -1,4 +1,5 @@
-//! Runs a proxy alone from `DIR/proxy/table.json`: `serve DIR ADDRESS [THREADS [HTTPS_ADDRESS]]`. For development and benchmarks; ends
+//! Runs a proxy alone from `DIR/proxy/table.json`: `serve DIR ADDRESS [THREADS [HTTPS_ADDRESS]]`. Metrics are at
+//! `BERTH_METRICS` if that is set. For development and benchmarks; ends
 //! at SIGTERM or SIGINT after draining.
 
 use anyhow::Context;
@@ -12,7 +13,10 @@ fn main() -> anyhow::Result<()> {
     let threads = arguments.next().map(|text| text.parse()).transpose()?;
     let https = arguments.next().map(|text| text.parse()).transpose()?;
     let node = berth_model::NodeName::parse("local")?;
-    let options = berth_proxy::Options { data, node, http, https, take_over: false, threads };
+    let metrics = std::env::var("BERTH_METRICS").ok().map(|text| text.parse()).transpose()?;
+    let access_log = berth_model::route::AccessLogFormat::default();
+    let options =
+        berth_proxy::Options { data, node, http, https, take_over: false, threads, metrics, access_log };
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = stop.clone();

@@ -12,10 +12,13 @@ use crate::io::{self, Progress, Socket, Timer};
 use crate::pages::{self, Page};
 use crate::settings::MAX_HEAD;
 use crate::static_files;
+use crate::stats::{Account, Finished};
 use crate::table::{Route, Target};
+use crate::trace_context;
 use crate::tunnel::{self, Moved};
 use crate::upstream::Lease;
 use crate::worker::Worker;
+use berth_model::route::AccessLogFormat;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -42,6 +45,8 @@ pub(crate) struct Front {
     pub(crate) port: u16,
     /// The name whose certificate it was presented; `None` without TLS.
     pub(crate) name: Option<Box<str>>,
+    /// The version of TLS.
+    pub(crate) tls: Option<&'static str>,
 }
 
 struct Client<S> {
@@ -67,7 +72,7 @@ struct Tunnel {
     lease: Lease,
     app: TcpStream,
     early: Option<Buf>,
-    route: Arc<Route>,
+    account: Account,
 }
 
 /// What is answered whatever the routes say.
@@ -190,6 +195,11 @@ impl<S: Socket> Client<S> {
         let settings = &self.worker.shared.settings;
         let (progress_span, linger) = (settings.progress, settings.linger);
         let id = self.worker.request_id();
+        let trace = self
+            .worker
+            .shared
+            .new_traces()
+            .map(|sampled| trace_context::begin(&id, self.worker.random(), sampled));
         let origin = Origin {
             peer: &self.peer,
             port: self.front.port,
@@ -197,6 +207,7 @@ impl<S: Socket> Client<S> {
             trusted: settings.trust_forwarded,
             now_ms: io::micros(now) / 1000,
             id: &id,
+            trace: trace.as_ref().map(<[u8; trace_context::LENGTH]>::as_slice),
             body_arrived: buf.data().len() > length,
         };
         let mut head = Head::take();
@@ -224,7 +235,8 @@ impl<S: Socket> Client<S> {
                 let trace = Trace { status: pages::moved(request.method), ..Trace::default() };
                 let route = self.worker.shared.table.load().find(host).cloned();
                 if let Some(route) = route {
-                    self.log(&route, &request, &head.0, &trace, false, started, now);
+                    let account = route.stats.enter(self.worker.index);
+                    self.log(&route, &account, &request, &head.0, &trace, false, started, now);
                 }
                 return self.answer_own(&out.0, close).await;
             }
@@ -233,7 +245,7 @@ impl<S: Socket> Client<S> {
             let table = self.worker.shared.table.load();
             match table.find(&head.0[request.host.clone()]) {
                 None if table.known => {
-                    self.worker.shared.unknown_hosts.fetch_add(1, Ordering::Relaxed);
+                    self.worker.meter().unknown_hosts.add(1);
                     return Next::Close; // no answer at all: nothing here is called that
                 }
                 found => found.cloned(),
@@ -244,6 +256,7 @@ impl<S: Socket> Client<S> {
             // Just started, without a table and without a controller to ask.
             return self.page(Page::UNAVAILABLE, &request, &head.0, &mut trace).await;
         };
+        let account = route.stats.enter(self.worker.index);
         let progress = Progress::new(started, progress_span);
         let outcome = match &route.target {
             Target::NoWeb => Some(Outcome::Fail(Page::BAD_GATEWAY)),
@@ -285,6 +298,7 @@ impl<S: Socket> Client<S> {
         });
         let aborted = matches!(outcome, Outcome::Abort);
         let sent = progress.sent.load(Ordering::Relaxed);
+        let mut tunnel = None;
         let next = match outcome {
             Outcome::Again => Next::Again,
             Outcome::Close if sent => Next::Close,
@@ -295,11 +309,15 @@ impl<S: Socket> Client<S> {
             }
             Outcome::Fail(page) => self.page(page, &request, &head.0, &mut trace).await,
             Outcome::Tunnel { lease, stream, early } => {
-                Next::Tunnel(Box::new(Tunnel { lease, app: stream, early, route: route.clone() }))
+                tunnel = Some((lease, stream, early));
+                Next::Close
             }
         };
-        self.log(&route, &request, &head.0, &trace, aborted, started, now);
-        next
+        self.log(&route, &account, &request, &head.0, &trace, aborted, started, now);
+        match tunnel {
+            Some((lease, app, early)) => Next::Tunnel(Box::new(Tunnel { lease, app, early, account })),
+            None => next,
+        }
     }
 
     /// What is answered whatever the routes say.
@@ -328,6 +346,7 @@ impl<S: Socket> Client<S> {
     fn log(
         &self,
         route: &Route,
+        account: &Account,
         request: &Request,
         head: &[u8],
         trace: &Trace,
@@ -336,7 +355,22 @@ impl<S: Socket> Client<S> {
         now: std::time::Duration,
     ) {
         let total_us = io::micros(started.elapsed());
-        route.stats.record(trace.status, trace.received, trace.sent, total_us);
+        let first_byte_us = trace.first_byte.map(|at| io::micros(at.saturating_duration_since(started)));
+        account.finished(&Finished {
+            safe: request.method.is_safe(),
+            status: trace.status,
+            received: trace.received,
+            sent: trace.sent,
+            total_us,
+            first_us: first_byte_us,
+            attempts: trace.attempts,
+            connect_failures: trace.connect_failures,
+            aborted,
+        });
+        let format = self.worker.shared.access_log_format();
+        if format == AccessLogFormat::Off {
+            return;
+        }
         let container = trace.backend.as_ref().map(|backend| backend.name.container.as_str());
         let entry = Entry {
             app: route.app.as_str(),
@@ -346,16 +380,24 @@ impl<S: Socket> Client<S> {
             method: &head[request.method_text.clone()],
             host: &head[request.host.clone()],
             path: &head[request.target.clone()],
+            protocol: if request.old { "HTTP/1.0" } else { "HTTP/1.1" },
+            scheme: if self.front.name.is_some() { "https" } else { "http" },
+            tls: self.front.tls,
             status: trace.status,
             received: trace.received,
             sent: trace.sent,
+            head_sent: trace.head_sent,
             total_us,
-            first_byte_us: trace.first_byte.map(|at| io::micros(at.saturating_duration_since(started))),
+            first_byte_us,
+            connect_us: trace.connect.map(io::micros),
             attempts: trace.attempts,
             id: &head[request.id.clone()],
+            trace: &head[request.trace.clone()],
+            referer: &head[request.referer.clone()],
+            agent: &head[request.agent.clone()],
             aborted,
         };
-        self.worker.lines.add(&entry, now);
+        self.worker.lines.add(format, &entry, now);
     }
 
     /// Answers with one of the proxy's own pages. The connection goes on if the request had no body that may be coming.
@@ -366,6 +408,7 @@ impl<S: Socket> Client<S> {
         page.write(request.method, close, html, &mut out.0);
         trace.status = page.status;
         trace.sent = out.0.len() as u64;
+        trace.head_sent = memchr::memmem::find(&out.0, b"\r\n\r\n").map_or(trace.sent, |end| end as u64 + 4);
         self.answer_own(&out.0, close).await
     }
 
@@ -385,7 +428,7 @@ impl<S: Socket> Client<S> {
 
     async fn refuse(&mut self, refusal: Refusal) -> Next {
         tracing::debug!(client = %self.peer, status = refusal.status, reason = refusal.reason, "refused a request");
-        self.worker.shared.refused.fetch_add(1, Ordering::Relaxed);
+        self.worker.meter().refused(refusal.status, refusal.reason);
         let mut out = Head::take();
         Page::of(refusal.status).write(Method::Other, true, false, &mut out.0);
         if self.write_own(&out.0).await { Next::Linger } else { Next::Close }
@@ -419,7 +462,7 @@ impl<S: Socket> Client<S> {
 
     /// Copies both ways until both sides have ended or tunnels are ended.
     async fn tunnel(mut self, tunnel: Tunnel) {
-        let Tunnel { lease, app, early, route } = tunnel;
+        let Tunnel { lease, app, early, account } = tunnel;
         let _counted = self.worker.count_tunnel();
         let mut moved = Moved::default();
         keep_alive(self.stream.tcp());
@@ -427,7 +470,7 @@ impl<S: Socket> Client<S> {
             () = tunnel::run(&self.stream, &app, (self.input.take(), early), &mut moved) => {}
             () = self.worker.end_tunnels.cancelled() => {}
         }
-        route.stats.record(0, moved.received, moved.sent, 0);
+        account.moved(moved.received, moved.sent);
         drop(lease);
     }
 }

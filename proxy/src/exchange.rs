@@ -20,6 +20,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -38,8 +39,13 @@ pub(crate) struct Trace {
     pub(crate) received: u64,
     /// Bytes of the answer, its head included.
     pub(crate) sent: u64,
+    /// Bytes of the answer's head.
+    pub(crate) head_sent: u64,
     pub(crate) first_byte: Option<Instant>,
+    /// What connecting to the app took, if that was needed.
+    pub(crate) connect: Option<Duration>,
     pub(crate) attempts: u32,
+    pub(crate) connect_failures: u32,
     pub(crate) backend: Option<Arc<Backend>>,
 }
 
@@ -147,7 +153,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         let pooled = if fresh { None } else { upstream::reuse(&lease, worker.index, !idempotent) };
         let connection = match pooled {
             Some(connection) => connection,
-            None => match upstream::connect(&lease, &worker.shared.settings).await {
+            None => match connect(&lease, worker, trace).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     tracing::debug!(app = %route.app, container = %lease.backend.name.container, %error, "cannot connect");
@@ -191,6 +197,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 *received += moved;
                 let (fate, own) = ended;
                 (trace.status, trace.sent, trace.first_byte) = (own.status, own.sent, own.first_byte);
+                trace.head_sent = own.head_sent;
                 match fate {
                     Ok(Fate::Silent) => return Outcome::Fail(Page::BAD_GATEWAY),
                     Ok(fate) => Some(fate),
@@ -234,6 +241,17 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         }
     }
     Outcome::Fail(Page::BAD_GATEWAY)
+}
+
+/// A new connection to the leased backend.
+async fn connect(lease: &Lease, worker: &Worker, trace: &mut Trace) -> std::io::Result<Connection> {
+    let began = Instant::now();
+    let connected = upstream::connect(lease, &worker.shared.settings).await;
+    match &connected {
+        Ok(_) => trace.connect = Some(began.elapsed()),
+        Err(_) => trace.connect_failures += 1,
+    }
+    connected
 }
 
 /// Marks `used` bytes as done with, and gives the buffer back if nothing else is in it.
@@ -416,6 +434,7 @@ async fn relay(
     mut input: Option<Buf>,
 ) -> Fate {
     trace.status = reply.status;
+    trace.head_sent = out.0.len() as u64;
     let mut first = true;
     loop {
         let (mut used, mut data) = (0, 0);

@@ -16,6 +16,11 @@ pub(crate) enum Kind {
     ForwardedHost,
     ForwardedPort,
     RequestId,
+    TraceParent,
+    TraceState,
+    /// Passed on like [`Self::Other`], and logged.
+    Referer,
+    UserAgent,
     /// Belongs to one hop, or is ours alone to set: never passed on.
     Dropped,
     /// Passed on unless `Connection` names it.
@@ -39,9 +44,13 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
         6 if alike(name, b"expect") => Kind::Expect,
         7 if alike(name, b"upgrade") => Kind::Upgrade,
         7 if alike(name, b"trailer") => Kind::Dropped,
+        7 if alike(name, b"referer") => Kind::Referer,
         9 if alike(name, b"forwarded") || alike(name, b"x-real-ip") => Kind::Dropped,
         10 if alike(name, b"connection") => Kind::Connection,
         10 if alike(name, b"keep-alive") => Kind::Dropped,
+        10 if alike(name, b"tracestate") => Kind::TraceState,
+        10 if name.eq_ignore_ascii_case(b"user-agent") => Kind::UserAgent,
+        11 if alike(name, b"traceparent") => Kind::TraceParent,
         12 if alike(name, b"x-request-id") => Kind::RequestId,
         14 if alike(name, b"content-length") => Kind::ContentLength,
         14 if alike(name, b"http2-settings") => Kind::Dropped,

@@ -6,6 +6,7 @@
 
 use crate::fields::{self, Kind};
 use crate::settings::{MAX_FIELDS, MAX_TARGET};
+use crate::trace_context;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -21,6 +22,11 @@ pub(crate) enum Method {
 }
 
 impl Method {
+    /// Changes nothing (RFC 9110 §9.2.1).
+    pub(crate) fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options)
+    }
+
     /// May be sent twice (RFC 9110 §9.2.2).
     pub(crate) fn is_idempotent(self) -> bool {
         !matches!(self, Self::Other)
@@ -43,6 +49,12 @@ pub(crate) struct Request {
     pub(crate) target: Range<usize>,
     pub(crate) host: Range<usize>,
     pub(crate) id: Range<usize>,
+    /// The trace's id; empty for none.
+    pub(crate) trace: Range<usize>,
+    /// Empty for none.
+    pub(crate) referer: Range<usize>,
+    /// Empty for none.
+    pub(crate) agent: Range<usize>,
     pub(crate) framing: Framing,
     /// The client's version is HTTP/1.0.
     pub(crate) old: bool,
@@ -76,6 +88,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) now_ms: u64,
     /// The request's id if it brings none.
     pub(crate) id: &'a [u8],
+    /// The `traceparent` of a request that brings no valid one.
+    pub(crate) trace: Option<&'a [u8]>,
     /// Bytes came behind the head already.
     pub(crate) body_arrived: bool,
 }
@@ -97,6 +111,9 @@ struct Found<'b> {
     websocket: bool,
     expects_continue: bool,
     id: Option<&'b [u8]>,
+    /// A valid `traceparent`, if there is just one.
+    trace: Option<&'b [u8]>,
+    traces: u32,
     forwarded_for: Option<&'b [u8]>,
     forwarded_proto: Option<&'b [u8]>,
     forwarded_host: Option<&'b [u8]>,
@@ -151,8 +168,18 @@ pub(crate) fn parse(head: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Resu
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     let host_range = push(out, host);
     out.extend_from_slice(b"\r\n");
-    pass_on(parsed.headers, found.connection, out);
+    let (referer, agent) = pass_on(parsed.headers, &found, out);
     let id = forwarding(&found, origin, host, out);
+    let trace = match found.trace.or(origin.trace) {
+        None => 0..0,
+        Some(value) => {
+            out.extend_from_slice(b"traceparent: ");
+            let start = out.len();
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+            start + trace_context::TRACE_ID.start..start + trace_context::TRACE_ID.end
+        }
+    };
     match framing {
         Framing::None => {}
         Framing::Length(length) => {
@@ -175,6 +202,9 @@ pub(crate) fn parse(head: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Resu
         target,
         host: host_range,
         id,
+        trace,
+        referer,
+        agent,
         framing,
         old,
         keep_alive: !found.close && (!old || found.keep_alive),
@@ -195,7 +225,13 @@ fn gather<'b>(headers: &[httparse::Header<'b>], old: bool) -> Result<Found<'b>, 
     for field in headers {
         let value = field.value.trim_ascii();
         match fields::classify(field.name.as_bytes()) {
-            Kind::Other | Kind::Dropped => {}
+            Kind::Other | Kind::Dropped | Kind::Referer | Kind::UserAgent | Kind::TraceState => {}
+            Kind::TraceParent => {
+                // Two are as good as none: nobody could say which one counts.
+                found.traces += 1;
+                found.trace =
+                    Some(value).filter(|value| found.traces == 1 && trace_context::trace_id(value).is_some());
+            }
             Kind::Host => {
                 if found.host.replace(value).is_some() {
                     return Err(refuse(400, "more than one Host field"));
@@ -295,18 +331,35 @@ fn origin_form<'b>(target: &'b str, host: &[u8], method: Method) -> Result<Path<
     }
 }
 
-/// Writes the fields that are passed on as they are.
-fn pass_on(headers: &[httparse::Header<'_>], has_connection: bool, out: &mut Vec<u8>) {
+/// Writes the fields that are passed on as they are. Returns where `Referer` and `User-Agent` are.
+fn pass_on(
+    headers: &[httparse::Header<'_>],
+    found: &Found<'_>,
+    out: &mut Vec<u8>,
+) -> (Range<usize>, Range<usize>) {
+    let (mut referer, mut agent) = (0..0, 0..0);
     for field in headers {
         let name = field.name.as_bytes();
-        if fields::classify(name) != Kind::Other || (has_connection && nominated(headers, name)) {
+        let kind = fields::classify(name);
+        let passed = match kind {
+            Kind::Other | Kind::Referer | Kind::UserAgent => true,
+            Kind::TraceState => found.trace.is_some(),
+            _ => false,
+        };
+        if !passed || (found.connection && nominated(headers, name)) {
             continue;
         }
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value.trim_ascii());
+        let value = push(out, field.value.trim_ascii());
         out.extend_from_slice(b"\r\n");
+        match kind {
+            Kind::Referer => referer = value,
+            Kind::UserAgent => agent = value,
+            _ => {}
+        }
     }
+    (referer, agent)
 }
 
 /// Whether a `Connection` field names `name`: then it belongs to this hop only (RFC 9110 §7.6.1).
@@ -363,6 +416,7 @@ mod tests {
         trusted: false,
         now_ms: 1_700_000_000_123,
         id: b"0123456789abcdef",
+        trace: None,
         body_arrived: false,
     };
 
@@ -402,6 +456,37 @@ mod tests {
         let out = String::from_utf8(out).expect("text");
         assert!(out.contains("X-Forwarded-For: 1.2.3.4, 192.0.2.7\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Proto: https\r\n"), "{out}");
+    }
+
+    #[test]
+    fn a_valid_trace_goes_on_as_it_is_and_another_goes_nowhere() {
+        const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let head =
+            |fields: &str| rewrite(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).expect("valid");
+        // W3C Trace Context §3.4: tracestate is not touched when traceparent is not.
+        let (request, out) = head(&format!(
+            "TraceParent: {TRACE}\r\ntracestate: a=1\r\nReferer: http://r\r\ntracestate: b=2\r\n"
+        ));
+        assert!(out.contains("tracestate: a=1\r\n") && out.contains("tracestate: b=2\r\n"), "{out}");
+        assert!(out.contains(&format!("traceparent: {TRACE}\r\n")) && !out.contains("TraceParent"), "{out}");
+        assert_eq!(&out[request.trace], "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(&out[request.referer], "http://r");
+        // §4.3: what cannot be parsed is not passed on, nor its tracestate.
+        for bad in [
+            "traceparent: 00-0-0-01\r\ntracestate: a=1\r\n".to_owned(),
+            format!("traceparent: {TRACE}\r\ntraceparent: {TRACE}\r\ntracestate: a=1\r\n"),
+            "tracestate: a=1\r\n".to_owned(),
+        ] {
+            let (request, out) = head(&bad);
+            assert!(!out.contains("trace") && request.trace.is_empty(), "{out}");
+            // And one that this proxy begins takes its place.
+            let (mut new, origin) = (Vec::new(), Origin { trace: Some(TRACE.as_bytes()), ..ORIGIN });
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{bad}\r\n");
+            parse(head.as_bytes(), &origin, &mut new).expect("valid");
+            let new = String::from_utf8(new).expect("text");
+            assert_eq!(new.matches(&format!("traceparent: {TRACE}\r\n")).count(), 1, "{new}");
+            assert!(!new.contains("tracestate"), "{new}");
+        }
     }
 
     #[test]

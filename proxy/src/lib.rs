@@ -17,15 +17,20 @@ mod head;
 mod io;
 mod listen;
 mod media;
+mod meter;
+mod metrics;
 mod pages;
 mod reply;
 mod settings;
 mod site_path;
 mod site_rules;
 mod static_files;
+mod stats;
 mod table;
 mod tcp;
 mod tls;
+mod trace_context;
+mod traffic;
 mod tunnel;
 mod upstream;
 mod worker;
@@ -34,7 +39,7 @@ pub use settings::Settings;
 
 use anyhow::Context;
 use berth_model::NodeName;
-use berth_model::route::{ProxyStatus, RouteTable};
+use berth_model::route::{AccessLogFormat, ProxyStatus, RouteTable};
 use berth_model::tls::CertificateTable;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -61,12 +66,17 @@ pub struct Options {
     pub take_over: bool,
     /// Threads; as many as CPUs if not given.
     pub threads: Option<usize>,
+    /// Where scrapers of metrics are answered, without a password; nowhere if not given.
+    pub metrics: Option<SocketAddr>,
+    /// How the access log is written unless the route table says otherwise.
+    pub access_log: AccessLogFormat,
 }
 
 /// Serves until `stop` fires and what was in flight has ended. Blocks; makes its own threads.
 #[expect(clippy::needless_pass_by_value, reason = "every role is called so")]
 pub fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
-    Proxy::open(options, Settings::default())?.serve(&stop)
+    let settings = Settings { access_log: options.access_log, ..Settings::default() };
+    Proxy::open(options, settings)?.serve(&stop)
 }
 
 /// A proxy that listens, and serves once told to.
@@ -201,6 +211,12 @@ impl Proxy {
                 runtime.shutdown_background(); // what is left was given its time
             })?);
         }
+        let source = metrics::Source {
+            shared: shared.clone(),
+            workers: workers.iter().map(|(worker, _)| Arc::downgrade(worker)).collect(),
+            lost: sink.lost().clone(),
+            started: access_log::unix_time().as_secs(),
+        };
         drop(sink);
         tracing::info!(%address, https = https.map(tracing::field::display), threads = threads.len(), "the proxy is listening");
         notify_supervisor();
@@ -218,6 +234,8 @@ impl Proxy {
                 control::certificates_path(&options.data),
             ));
             let wishes = tokio::spawn(control::pass_on_wishes(client.clone(), wanted));
+            let traffic = tokio::spawn(traffic::report(shared.clone(), client.clone(), &options.node));
+            let metrics = options.metrics.map(|at| tokio::spawn(metrics::serve(at, source)));
             let (leave, left) = oneshot::channel();
             let report = tokio::spawn(control::report(
                 shared.clone(),
@@ -242,9 +260,13 @@ impl Proxy {
             shared.begin_stopping();
             halt.cancel();
             wishes.abort();
+            if let Some(metrics) = metrics {
+                metrics.abort(); // its address is free for a successor
+            }
             if !shared.gave_way() {
                 routes.abort();
                 certificates.abort();
+                traffic.abort();
             }
             // A successor may start now; from here on this one only writes its last log lines.
             if let Err(error) = lock.unlock() {

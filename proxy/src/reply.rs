@@ -85,7 +85,9 @@ pub(crate) fn parse(
     for field in parsed.headers.iter() {
         let name = field.name.as_bytes();
         let kept = match fields::classify(name) {
-            Kind::Other => !(found.connection && nominated(parsed.headers, name)),
+            Kind::Other | Kind::Referer | Kind::UserAgent | Kind::TraceParent | Kind::TraceState => {
+                !(found.connection && nominated(parsed.headers, name))
+            }
             // Of a request only; an app that sends one back means it for its client.
             Kind::RequestId | Kind::Host | Kind::Expect => true,
             _ => false,
@@ -164,6 +166,9 @@ mod tests {
             target: 0..0,
             host: 0..0,
             id: 0..0,
+            trace: 0..0,
+            referer: 0..0,
+            agent: 0..0,
             framing: Framing::None,
             old,
             keep_alive: !old,

@@ -2,6 +2,7 @@
 //!
 //! In: nothing. Out: [`Settings`], the defaults of which are what `berth proxy` runs with; tests shorten the times.
 
+use berth_model::route::AccessLogFormat;
 use std::time::Duration;
 
 /// Limits on heads, in bytes and fields: see `head`.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub drain_tunnels: Duration,
     /// Tunnels and raw TCP connections when a successor has taken over.
     pub handover_tunnels: Duration,
+    /// How the access log is written unless the route table says otherwise.
+    pub access_log: AccessLogFormat,
     /// Size at which the access log is rotated, in bytes.
     pub log_bytes: u64,
     /// Rotated access logs that are kept.
@@ -54,6 +57,7 @@ impl Default for Settings {
             drain: Duration::from_secs(30),
             drain_tunnels: Duration::from_secs(10),
             handover_tunnels: Duration::from_secs(3600),
+            access_log: AccessLogFormat::Json,
             log_bytes: 32 * 1024 * 1024,
             log_files: 3,
             trust_forwarded: false,

@@ -5,13 +5,13 @@
 
 use crate::fields;
 use crate::static_files::Site;
+use crate::stats::Stats;
 use crate::upstream::Backend;
 use berth_model::route::{self, RouteTable};
 use berth_model::{AppName, ContainerId, ReleaseVersion};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Everything that is served.
@@ -25,7 +25,8 @@ pub(crate) struct Table {
     wildcard: HashMap<Box<str>, Arc<Route>>,
     pub(crate) tcp: BTreeMap<u16, Arc<Route>>,
     backends: HashMap<route::Backend, Arc<Backend>>,
-    stats: HashMap<AppName, Arc<Stats>>,
+    /// Of every app that has a route.
+    pub(crate) stats: BTreeMap<AppName, Arc<Stats>>,
 }
 
 /// What answers a host's requests or a port's connections.
@@ -42,26 +43,6 @@ pub(crate) enum Target {
     Backends(Vec<Arc<Backend>>),
     Static(Site),
     NoWeb,
-}
-
-/// Counts of one app since the proxy started.
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    /// Answers by the first digit of their status; 0 is no answer.
-    answers: [AtomicU64; 6],
-    received: AtomicU64,
-    sent: AtomicU64,
-    micros: AtomicU64,
-}
-
-impl Stats {
-    pub(crate) fn record(&self, status: u16, received: u64, sent: u64, micros: u64) {
-        let class = usize::from(status / 100).min(5);
-        self.answers[class].fetch_add(1, Ordering::Relaxed);
-        self.received.fetch_add(received, Ordering::Relaxed);
-        self.sent.fetch_add(sent, Ordering::Relaxed);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-    }
 }
 
 impl Table {
@@ -84,7 +65,7 @@ impl Table {
                 }
                 route::Target::NoWeb => Target::NoWeb,
             };
-            let stats = table.stats_of(&entry.app, before);
+            let stats = table.stats_of(&entry.app, before, threads);
             let made = Arc::new(Route { app: entry.app.clone(), release: entry.release, target, stats });
             let host = entry.host.as_str();
             let replaced = match host.strip_prefix("*.") {
@@ -97,7 +78,7 @@ impl Table {
         }
         for entry in &routes.tcp {
             let backends = table.backends_of(&entry.backends, before, threads, changed);
-            let stats = table.stats_of(&entry.app, before);
+            let stats = table.stats_of(&entry.app, before, threads);
             let target = Target::Backends(backends);
             let made = Arc::new(Route { app: entry.app.clone(), release: None, target, stats });
             if table.tcp.insert(entry.port, made).is_some() {
@@ -122,9 +103,23 @@ impl Table {
         wanted.iter().map(&mut own).collect()
     }
 
-    fn stats_of(&mut self, app: &AppName, before: &Self) -> Arc<Stats> {
-        let stats = self.stats.entry(app.clone());
-        stats.or_insert_with(|| before.stats.get(app).cloned().unwrap_or_default()).clone()
+    fn stats_of(&mut self, app: &AppName, before: &Self, threads: usize) -> Arc<Stats> {
+        if let Some(known) = self.stats.get(app) {
+            return known.clone();
+        }
+        let stats = before.stats.get(app).cloned().unwrap_or_else(|| Arc::new(Stats::new(threads)));
+        self.stats.insert(app.clone(), stats.clone());
+        stats
+    }
+
+    /// Hosts that lead somewhere.
+    pub(crate) fn hosts(&self) -> usize {
+        self.exact.len() + self.wildcard.len()
+    }
+
+    /// Every route.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.exact.values().chain(self.wildcard.values()).chain(self.tcp.values())
     }
 
     /// The route of a `Host` value; an exact host beats a wildcard.

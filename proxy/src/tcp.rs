@@ -95,12 +95,13 @@ async fn serve(worker: Arc<Worker>, client: TcpStream, port: u16) {
         return; // it is gone already
     }
     keep_alive(&client);
+    let account = route.stats.enter(worker.index);
     let mut moved = Moved::default();
     tokio::select! {
         () = tunnel::run(&client, &app, (None, None), &mut moved) => {}
         () = worker.end_tunnels.cancelled() => {}
     }
-    route.stats.record(0, moved.received, moved.sent, 0);
+    account.moved(moved.received, moved.sent);
     drop((lease, app, client));
     drop(counted);
 }

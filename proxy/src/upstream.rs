@@ -71,7 +71,8 @@ impl Backend {
         }
     }
 
-    fn is_ejected(&self) -> bool {
+    /// Whether others are preferred just now.
+    pub(crate) fn is_ejected(&self) -> bool {
         let until = self.ejected_until.load(Ordering::Relaxed);
         until != 0 && u128::from(until) > self.born.elapsed().as_millis()
     }

@@ -5,6 +5,7 @@
 
 use crate::access_log::{Lines, Sink};
 use crate::connection::{self, Front};
+use crate::meter::{Meter, Tuning};
 use crate::settings::Settings;
 use crate::table::Table;
 use crate::tls::certificates::Certificates;
@@ -13,7 +14,7 @@ use crate::tls::{self, Configs};
 use crate::upstream::{self, Backend, Connection, Lease};
 use arc_swap::ArcSwap;
 use berth_model::ContainerId;
-use berth_model::route::RouteTable;
+use berth_model::route::{AccessLogFormat, RouteTable};
 use berth_model::tls::CertificateTable;
 use futures_util::FutureExt;
 use std::collections::BTreeMap;
@@ -42,8 +43,11 @@ pub(crate) struct Shared {
     pub(crate) max_connections: usize,
     /// Told at every new table, and when the count of a backend that left the table falls.
     pub(crate) changed: Arc<Notify>,
-    pub(crate) unknown_hosts: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    /// What each thread counts that is no app's.
+    pub(crate) meters: Box<[Meter]>,
+    tuning: Tuning,
+    /// When the table was put in place.
+    swapped: Mutex<std::time::Instant>,
     /// What handshakes present; also read through [`Configs`].
     pub(crate) certificates: Arc<ArcSwap<Certificates>>,
     pub(crate) tls: Configs,
@@ -68,6 +72,7 @@ impl Shared {
         let certificates = Arc::default();
         let tls = Configs::new(&certificates)?;
         let (wanted, names) = Wanted::new();
+        let tuning = Tuning::new(settings.access_log);
         let shared = Self {
             settings,
             bases,
@@ -75,8 +80,9 @@ impl Shared {
             threads,
             max_connections,
             changed: Arc::default(),
-            unknown_hosts: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            meters: (0..threads).map(|_| Meter::default()).collect(),
+            tuning,
+            swapped: Mutex::new(std::time::Instant::now()),
             certificates,
             tls,
             wanted,
@@ -90,6 +96,21 @@ impl Shared {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// How long the table is in place.
+    pub(crate) fn table_age(&self) -> Duration {
+        self.swapped.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// How the access log is written now.
+    pub(crate) fn access_log_format(&self) -> AccessLogFormat {
+        self.tuning.access_log_format()
+    }
+
+    /// Whether a request without a trace gets one, and then whether it is marked as sampled.
+    pub(crate) fn new_traces(&self) -> Option<bool> {
+        self.tuning.new_traces()
     }
 
     pub(crate) fn begin_stopping(&self) {
@@ -114,7 +135,9 @@ impl Shared {
         let mut retired = self.retired(); // held throughout: two swaps at once would lose backends
         let before = self.table.load_full();
         let next = Arc::new(Table::build(routes, &before, self.threads, &self.bases, &self.changed));
+        self.tuning.set(&routes.settings);
         self.table.store(next.clone());
+        *self.swapped.lock().unwrap_or_else(PoisonError::into_inner) = std::time::Instant::now();
         for backend in before.missing_in(&next) {
             backend.retire();
             retired.push(backend.clone());
@@ -230,6 +253,16 @@ impl Worker {
         id
     }
 
+    /// What this thread counts that is no app's.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.shared.meters[self.index]
+    }
+
+    /// Connections and, among them, tunnels that are open.
+    pub(crate) fn open(&self) -> (usize, usize) {
+        (self.connections.load(Ordering::Relaxed), self.tunnels.load(Ordering::Relaxed))
+    }
+
     fn warm(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,6 +284,7 @@ impl Worker {
 
     /// Counts a connection of any kind.
     pub(crate) fn count_connection(self: &Arc<Self>) -> Counted {
+        self.meter().accepted.add(1);
         Counted::new(self, |worker| &worker.connections)
     }
 
@@ -355,14 +389,23 @@ impl Worker {
                 if secure {
                     tokio::spawn(async move {
                         // Boxed: a handshake's state is large, and short-lived.
-                        if let Some(stream) = Box::pin(tls::accept::accept(&worker, stream)).await {
-                            let origin = Front { peer, port, name: stream.server_name() };
+                        let accepted = Box::pin(tls::accept::accept(&worker, stream)).await;
+                        let meter = worker.meter();
+                        match &accepted {
+                            None => meter.tls_failed.add(1),
+                            Some(stream) if stream.is_resumed() => meter.tls_resumed.add(1),
+                            Some(_) => meter.tls_full.add(1),
+                        }
+                        if let Some(stream) = accepted {
+                            let tls = Some(stream.version());
+                            let origin = Front { peer, port, name: stream.server_name(), tls };
                             connection::serve(worker, stream, origin).await;
                         }
                         drop(counted);
                     });
                 } else {
-                    let serving = connection::serve(worker, stream, Front { peer, port, name: None });
+                    let serving =
+                        connection::serve(worker, stream, Front { peer, port, name: None, tls: None });
                     tokio::spawn(async move {
                         serving.await;
                         drop(counted);

@@ -118,6 +118,19 @@ impl TlsStream {
         self.tls().server_name().map(Into::into)
     }
 
+    /// The version of TLS as logs write it.
+    pub(crate) fn version(&self) -> &'static str {
+        match self.tls().protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        }
+    }
+
+    /// Whether it goes on with an earlier session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.tls().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// Ready with what a read would find: bytes, the end, or an error.
     fn poll_pump(&self, tls: &mut ServerConnection, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {

@@ -55,6 +55,8 @@ impl Running {
             https: Some("127.0.0.1:0".parse().unwrap()),
             take_over: false,
             threads: Some(2),
+            metrics: None,
+            access_log: berth_model::route::AccessLogFormat::Json,
         };
         let proxy = Proxy::open(options, settings).unwrap();
         let (address, handle, stop) = (proxy.address(), proxy.handle(), CancellationToken::new());
