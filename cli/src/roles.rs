@@ -6,6 +6,7 @@ use crate::endpoint::DEFAULT_DATA;
 use crate::error::{CliError, Result};
 use crate::up;
 use anyhow::Context;
+use berth_model::route::AccessLogFormat;
 use berth_model::{HostPattern, NodeName};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::io::IsTerminal;
@@ -52,6 +53,7 @@ pub(crate) fn commands() -> Vec<Command> {
                 https("Where apps are served by TLS [default: port 443 beside port 80]"),
             ])
             .args([subnet(), node()])
+            .args(watching())
             .arg(
                 Arg::new("stack-dir")
                     .long("stack-dir")
@@ -84,6 +86,7 @@ pub(crate) fn commands() -> Vec<Command> {
         role("proxy", "Run the proxy alone: requests to containers")
             .args([address("http", DEFAULT_HTTP, "Where apps are served"), node()])
             .arg(https("Where apps are served by TLS [default: nowhere]"))
+            .args(watching())
             .arg(
                 Arg::new("take-over")
                     .long("take-over")
@@ -121,6 +124,22 @@ fn https(help: &'static str) -> Arg {
 fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
     let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
     full.parse().map_err(|_| format!("{text:?} is no address and port such as 127.0.0.1:8080"))
+}
+
+/// How the proxy is watched.
+fn watching() -> [Arg; 2] {
+    let metrics = Arg::new("metrics").long("metrics").value_name("ADDRESS").value_parser(parse_address).help(
+        "Where the proxy answers Prometheus, without a password, such as 127.0.0.1:9145 [default: nowhere]",
+    );
+    let format = Arg::new("access-log-format")
+        .long("access-log-format")
+        .value_name("FORMAT")
+        .value_parser(AccessLogFormat::NAMES)
+        .default_value("json")
+        .hide_default_value(true)
+        .help("How the access log is written: json, combined, or off [default: json]")
+        .hide_possible_values(true);
+    [metrics, format]
 }
 
 fn subnet() -> Arg {
@@ -221,6 +240,9 @@ fn proxy(matches: &ArgMatches) -> anyhow::Result<()> {
         https: matches.get_one::<SocketAddr>("https").copied(),
         take_over: matches.get_flag("take-over"),
         threads: matches.get_one::<u16>("threads").map(|count| usize::from(*count)),
+        metrics: matches.get_one::<SocketAddr>("metrics").copied(),
+        access_log: AccessLogFormat::parse(&given::<String>(matches, "access-log-format")?)
+            .unwrap_or_default(),
         data,
     };
     let stop = stop_token()?;

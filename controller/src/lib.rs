@@ -3,6 +3,7 @@
 //! In: pushes over SSH and HTTP, calls of the public API, what nodes and proxies report. Out: releases, placements and
 //! routes. Running apps never depend on it: it may stop and start again at any time.
 
+mod access_log;
 pub mod api;
 mod archives;
 pub mod build;
@@ -21,6 +22,7 @@ pub mod schedule;
 pub mod secrets;
 pub mod store;
 pub mod tls;
+pub mod traffic;
 
 pub use options::Options;
 pub use platform::Platform;

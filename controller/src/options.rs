@@ -51,6 +51,12 @@ impl Options {
         self.run_dir().join("internal.sock")
     }
 
+    /// The access log of this machine's proxy.
+    #[must_use]
+    pub fn access_log_file(&self) -> PathBuf {
+        self.data.join("proxy/access.log")
+    }
+
     /// The agent's socket.
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {

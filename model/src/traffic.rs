@@ -152,7 +152,7 @@ pub struct Traffic {
     pub app: String,
     /// Requests and tunnels under way.
     pub in_flight: u64,
-    /// The last ten seconds together.
+    /// The last ten whole seconds together.
     pub now: TrafficPoint,
     /// The last 60 seconds, oldest first.
     pub seconds: Vec<TrafficPoint>,
@@ -160,14 +160,16 @@ pub struct Traffic {
     pub minutes: Vec<TrafficPoint>,
 }
 
-/// An app's traffic now, in the list of all apps.
+/// An app's traffic now, in the list of all apps and in streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrafficNow {
     /// Whose.
     pub app: String,
     /// Requests and tunnels under way.
     pub in_flight: u64,
-    /// The last ten seconds together.
+    /// The last whole second.
+    pub second: TrafficPoint,
+    /// The last ten whole seconds together.
     pub now: TrafficPoint,
 }
 

@@ -27,6 +27,7 @@ mod sbom;
 mod storage;
 mod terminal;
 mod tokens;
+mod traffic;
 mod urls;
 
 pub(crate) use help::{overview, topic, unknown};
@@ -57,6 +58,7 @@ pub(crate) fn families() -> Vec<Family> {
         family("releases", "What was deployed when, and the way back", releases::commands()),
         family("domains", "Host names that lead to an app", domains::commands()),
         family("urls", "Where an app answers", urls::commands()),
+        family("proxy", "Who asks what of the apps, and how they answer", traffic::commands()),
         family("ports", "Raw TCP ports that lead to an app", ports::commands()),
         family("git", "Which branch deploys", git::commands()),
         family("builds", "What was built when, and what it said", builds::commands()),
@@ -89,6 +91,7 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "releases" => releases::run(context, name, matches).await,
         "domains" => domains::run(context, name, matches).await,
         "urls" => urls::run(context, name, matches).await,
+        "proxy" => traffic::run(context, name, matches).await,
         "ports" => ports::run(context, name, matches).await,
         "git" => git::run(context, name, matches).await,
         "builds" => builds::run(context, name, matches).await,

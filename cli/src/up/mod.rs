@@ -48,6 +48,8 @@ struct Plan {
     stack_dir: Option<PathBuf>,
     stop_apps: bool,
     log_format: String,
+    metrics: Option<SocketAddr>,
+    access_log_format: String,
 }
 
 /// Carries `berth up` out.
@@ -77,6 +79,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         stack_dir: matches.get_one::<PathBuf>("stack-dir").cloned(),
         stop_apps: matches.get_flag("stop-apps"),
         log_format: given(matches, "log-format")?,
+        metrics: matches.get_one::<SocketAddr>("metrics").copied(),
+        access_log_format: given(matches, "access-log-format")?,
         data,
     };
     // Before anybody can ask whether we are ready.
@@ -179,6 +183,10 @@ impl Plan {
             agent.arguments.extend(["--subnet".into(), subnet.into()]);
         }
         let mut proxy = common("proxy", &[("--http", http), ("--node", &self.node)]);
+        proxy.arguments.extend(["--access-log-format".into(), self.access_log_format.clone().into()]);
+        if let Some(metrics) = &self.metrics {
+            proxy.arguments.extend(["--metrics".into(), metrics.to_string().into()]);
+        }
         proxy.listeners = Some(listeners);
         vec![common("controller", &controller), agent, proxy]
     }

@@ -117,6 +117,7 @@ async fn destroy(State(platform): State<Platform>, Path(name): Path<AppName>) ->
         let _turn = platform.operation(&name, "its destruction", &lines).await;
         say(&lines, Progress::Step { text: format!("Destroying {name}") }).await;
         platform.destroy_app(&name).await?;
+        platform.traffic().forget(&name);
         Ok(())
     }))
 }

@@ -19,6 +19,7 @@ mod settings;
 mod sources;
 mod streams;
 mod system;
+mod traffic;
 
 pub use answer::status_of;
 pub use caller::{Caller, Peer};
@@ -58,6 +59,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(registries::router())
         .merge(images::router())
         .merge(streams::router())
+        .merge(traffic::router())
         .merge(access::router())
         .split_for_parts();
     describe_errors_and_access(&mut openapi);

@@ -12,7 +12,8 @@ use axum::{Json, extract::DefaultBodyLimit};
 use berth_model::NodeName;
 use berth_model::api::ApiError;
 use berth_model::node::Observed;
-use berth_model::route::ProxyStatus;
+use berth_model::route::{ProxyStatus, TRAFFIC_PATH};
+use berth_model::traffic::TrafficReport;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub fn router(platform: Platform) -> Router {
         .route("/node/v1/{node}/observed", post(observed))
         .route("/proxy/v1/routes", get(routes))
         .route("/proxy/v1/status", post(status))
+        .route(TRAFFIC_PATH, post(traffic))
         .layer(DefaultBodyLimit::max(LARGEST_REPORT))
         .with_state(platform)
 }
@@ -102,5 +104,10 @@ async fn routes(State(platform): State<Platform>, Query(After { after }): Query<
 
 async fn status(State(platform): State<Platform>, Json(report): Json<ProxyStatus>) -> StatusCode {
     platform.deploys().fleet().proxy_reports(report);
+    StatusCode::NO_CONTENT
+}
+
+async fn traffic(State(platform): State<Platform>, Json(report): Json<TrafficReport>) -> StatusCode {
+    platform.traffic().take(&report, crate::platform::now_ms() / 1000);
     StatusCode::NO_CONTENT
 }

@@ -66,6 +66,7 @@ struct Inner {
     registry: Arc<crate::registry::Registry>,
     pushes: crate::git::Pushes,
     builds: crate::build::history::Builds,
+    traffic: crate::traffic::Histories,
 }
 
 impl Platform {
@@ -96,6 +97,7 @@ impl Platform {
             write_probe: tokio::sync::Mutex::default(),
             operations: operations::Operations::default(),
             deploys: crate::deploy::Deploys::default(),
+            traffic: crate::traffic::Histories::default(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -121,6 +123,12 @@ impl Platform {
     /// The builds that are under way.
     pub(crate) fn builds(&self) -> &crate::build::history::Builds {
         &self.0.builds
+    }
+
+    /// What the proxies tell of the apps' traffic.
+    #[must_use]
+    pub fn traffic(&self) -> &crate::traffic::Histories {
+        &self.0.traffic
     }
 
     /// The images.
