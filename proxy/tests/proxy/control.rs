@@ -5,6 +5,7 @@ use crate::proxy::{Running, one, quick, tcp_route, until};
 use crate::tls;
 use berth_model::route::{ProxyStatus, RouteTable};
 use berth_model::tls::{CertificateTable, CertificateWanted};
+use berth_model::traffic::TrafficReport;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -18,6 +19,7 @@ struct Known {
     polls: Vec<u64>,
     wishes: Vec<CertificateWanted>,
     statuses: Vec<ProxyStatus>,
+    traffic: Vec<TrafficReport>,
 }
 
 fn controller(data: &Path, known: &Arc<Mutex<Known>>) {
@@ -64,6 +66,7 @@ fn answer(stream: UnixStream, known: &Mutex<Known>) -> Option<()> {
     } else {
         match path {
             "/proxy/v1/status" => known.lock().unwrap().statuses.push(serde_json::from_slice(&body).unwrap()),
+            "/proxy/v1/traffic" => known.lock().unwrap().traffic.push(serde_json::from_slice(&body).unwrap()),
             "/proxy/v1/certificate-wanted" => {
                 known.lock().unwrap().wishes.push(serde_json::from_slice(&body).unwrap());
             }
@@ -193,4 +196,28 @@ fn a_port_that_is_taken_is_reported() {
             .is_some_and(|status| status.revision == 1 && status.tcp_errors.is_empty())
     });
     proxy.stop();
+}
+
+#[test]
+fn traffic_is_reported_once_and_only_where_there_is_some() {
+    let origin = Origin::fixed("hello");
+    let known = Arc::new(Mutex::new(Known { table: one("app.test", origin.address), ..Known::default() }));
+    let dir = tempfile::tempdir().unwrap();
+    controller(dir.path(), &known);
+    let proxy = Running::start_in(dir, quick());
+    until("the table is served", || proxy.get("app.test", "/").status == 200);
+    for _ in 0..20 {
+        assert_eq!(proxy.get("app.test", "/").status, 200);
+    }
+    let sum = |reports: &[TrafficReport]| -> (u64, u64) {
+        let apps = reports.iter().flat_map(|report| report.apps.values());
+        apps.fold((0, 0), |(answers, latencies), app| {
+            let counted: u64 = app.latency.iter().map(|(_, count)| count).sum();
+            (answers + app.answers[2], latencies + counted)
+        })
+    };
+    until("all of it is told", || sum(&known.lock().unwrap().traffic) == (21, 21));
+    let reports = known.lock().unwrap().traffic.clone();
+    assert!(reports.iter().all(|report| report.proxy == "node-1" && !report.apps.is_empty()));
+    assert_eq!(reports.last().unwrap().apps.values().next().unwrap().in_flight, 0);
 }

@@ -12,3 +12,4 @@ mod sites;
 mod swaps;
 mod tcp;
 mod tls;
+mod watch;

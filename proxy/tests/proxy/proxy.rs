@@ -40,14 +40,19 @@ impl Running {
     }
 
     pub(crate) fn start_with(table: &RouteTable, settings: Settings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("proxy")).unwrap();
-        let json = serde_json::to_vec(table).unwrap();
-        std::fs::write(dir.path().join("proxy/table.json"), json).unwrap();
-        Self::start_in(dir, settings)
+        Self::start_in(with_table(table), settings)
+    }
+
+    /// With metrics at `metrics`.
+    pub(crate) fn start_watched(table: &RouteTable, metrics: SocketAddr) -> Self {
+        Self::start_all(with_table(table), Settings::default(), Some(metrics))
     }
 
     pub(crate) fn start_in(dir: tempfile::TempDir, settings: Settings) -> Self {
+        Self::start_all(dir, settings, None)
+    }
+
+    fn start_all(dir: tempfile::TempDir, settings: Settings, metrics: Option<SocketAddr>) -> Self {
         let options = Options {
             data: dir.path().to_owned(),
             node: NodeName::parse("node-1").unwrap(),
@@ -55,7 +60,7 @@ impl Running {
             https: Some("127.0.0.1:0".parse().unwrap()),
             take_over: false,
             threads: Some(2),
-            metrics: None,
+            metrics,
             access_log: berth_model::route::AccessLogFormat::Json,
         };
         let proxy = Proxy::open(options, settings).unwrap();
@@ -99,6 +104,14 @@ impl Running {
         let text = std::fs::read_to_string(self.dir.path().join("proxy/access.log")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+fn with_table(table: &RouteTable) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("proxy")).unwrap();
+    let json = serde_json::to_vec(table).unwrap();
+    std::fs::write(dir.path().join("proxy/table.json"), json).unwrap();
+    dir
 }
 
 impl Drop for Running {
