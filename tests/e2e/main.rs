@@ -18,6 +18,7 @@ mod isolation;
 mod push;
 mod samples;
 mod sites;
+mod watch;
 
 use berth_tests::Berth;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
                     images::SCENARIOS,
                     sites::SCENARIOS,
                     buildpacks::SCENARIOS,
+                    watch::SCENARIOS,
                 ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));
