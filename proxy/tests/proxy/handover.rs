@@ -21,8 +21,16 @@ struct Running {
 fn open(data: &Path, take_over: bool, settings: Settings) -> anyhow::Result<Proxy> {
     let local = "127.0.0.1:0".parse().unwrap();
     let node = NodeName::parse("node-1").unwrap();
-    let options =
-        Options { data: data.to_owned(), node, http: local, https: Some(local), take_over, threads: Some(2), metrics: None, access_log: Default::default() };
+    let options = Options {
+        data: data.to_owned(),
+        node,
+        http: local,
+        https: Some(local),
+        take_over,
+        threads: Some(2),
+        metrics: None,
+        access_log: Default::default(),
+    };
     Proxy::open(options, settings)
 }
 
