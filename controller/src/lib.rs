@@ -7,6 +7,7 @@ mod access_log;
 pub mod api;
 mod archives;
 pub mod build;
+pub mod certs;
 pub mod deploy;
 pub mod errors;
 pub mod git;

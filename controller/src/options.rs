@@ -19,6 +19,8 @@ pub struct Options {
     pub ssh: SocketAddr,
     /// Where the proxy listens; only for printing addresses.
     pub http: SocketAddr,
+    /// Where the proxy listens for TLS, if it does; only for printing addresses.
+    pub https: Option<SocketAddr>,
     /// The `berth` binary, for commands over SSH and as git's hook.
     pub berth_exe: PathBuf,
 }

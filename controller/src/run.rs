@@ -5,7 +5,7 @@
 
 use crate::options::Options;
 use crate::platform::Platform;
-use crate::{api, build, deploy, git, housekeeping, nodes, registry, tls};
+use crate::{api, build, certs, deploy, git, housekeeping, nodes, registry, tls};
 use anyhow::{Context, anyhow};
 use berth_model::api::ApiError;
 use nix::fcntl::{Flock, FlockArg};
@@ -32,6 +32,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     build::history::conclude_interrupted(&platform).await.map_err(told).context("cannot load the builds")?;
     // Everything is loaded before a node or proxy can ask: half of the state would stop containers.
     deploy::start(&platform, &stop).await.map_err(told).context("cannot load what is to run")?;
+    certs::start(&platform, &stop).await.context("cannot load the certificates")?;
 
     let pushes = platform.pushes().clone();
     let internal = nodes::router(platform.clone())

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod app_json;
 pub mod build;
+pub mod certs;
 pub mod check;
 pub mod checks_file;
 pub mod container;

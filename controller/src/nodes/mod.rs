@@ -1,7 +1,7 @@
 //! Nodes and proxies: what they report, and what they are told.
 //!
 //! In: [`Observed`] and [`ProxyStatus`] as they come. Out: the newest of each, a wake-up at every change, and the orders:
-//! an [`Assignment`] a node, one [`RouteTable`] for all proxies. All of it is memory: the wanted state is in the store, and
+//! an [`Assignment`] a node, one [`RouteTable`] and one [`CertificateTable`] for all proxies. All of it is memory: the wanted state is in the store, and
 //! what is observed is reported again within seconds of a restart.
 
 mod serve;
@@ -12,6 +12,7 @@ use crate::routing::Health;
 use berth_model::container::ContainerStatus;
 use berth_model::node::{Capacity, Observed};
 use berth_model::route::{ProxyStatus, RouteTable, Target};
+use berth_model::tls::CertificateTable;
 use berth_model::{ContainerId, NodeName};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,6 +38,7 @@ struct State {
     located: HashMap<ContainerId, NodeName>,
     generations: BTreeMap<NodeName, u64>,
     routes: Option<Arc<RouteTable>>,
+    certificates: Option<Arc<CertificateTable>>,
     /// The last number given out; grows over restarts too.
     counter: u64,
 }
@@ -75,6 +77,7 @@ impl Default for Fleet {
             located: HashMap::new(),
             generations: BTreeMap::new(),
             routes: None,
+            certificates: None,
             counter: 0,
         };
         Self { state: Mutex::new(state), ticks: watch::Sender::new(0) }
@@ -230,13 +233,49 @@ impl Fleet {
         self.state().routes.clone()
     }
 
+    /// Makes `table` the one that proxies are to present certificates from, unless it is the same but for its revision.
+    /// Gives the revision that holds it.
+    pub fn publish_certificates(&self, mut table: CertificateTable) -> u64 {
+        let mut state = self.state();
+        if let Some(old) = &state.certificates {
+            table.revision = old.revision;
+            if **old == table {
+                return old.revision;
+            }
+        }
+        state.counter += 1;
+        table.revision = state.counter;
+        let revision = table.revision;
+        state.certificates = Some(Arc::new(table));
+        drop(state);
+        self.tick();
+        revision
+    }
+
+    /// The table that proxies are to present certificates from; `None` until it is known.
+    #[must_use]
+    pub fn certificates(&self) -> Option<Arc<CertificateTable>> {
+        self.state().certificates.clone()
+    }
+
     /// Whether every proxy that is alive serves this revision or a newer one. `None` if none is alive.
     #[must_use]
     pub fn is_served(&self, revision: u64) -> Option<bool> {
+        self.all_alive(|proxy| proxy.revision >= revision)
+    }
+
+    /// Whether every proxy that is alive presents the certificates of this revision or a newer one. `None` if none is
+    /// alive.
+    #[must_use]
+    pub fn certificates_served(&self, revision: u64) -> Option<bool> {
+        self.all_alive(|proxy| proxy.certificates_revision >= revision)
+    }
+
+    fn all_alive(&self, holds: impl Fn(&ProxyStatus) -> bool) -> Option<bool> {
         let state = self.state();
         let mut alive = state.proxies.values().filter(|proxy| proxy.at.elapsed() <= SILENCE).peekable();
         alive.peek()?;
-        Some(alive.all(|proxy| proxy.status.revision >= revision))
+        Some(alive.all(|proxy| holds(&proxy.status)))
     }
 
     /// Whether no proxy that is alive sends anything to this container any more: the newest table does not name it, each

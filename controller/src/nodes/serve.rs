@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, extract::DefaultBodyLimit};
 use berth_model::NodeName;
 use berth_model::api::ApiError;
+use berth_model::certs::CertificateWanted;
 use berth_model::node::Observed;
 use berth_model::route::{ProxyStatus, TRAFFIC_PATH};
 use berth_model::traffic::TrafficReport;
@@ -33,6 +34,8 @@ pub fn router(platform: Platform) -> Router {
         .route("/node/v1/{node}/assignment", get(assignment))
         .route("/node/v1/{node}/observed", post(observed))
         .route("/proxy/v1/routes", get(routes))
+        .route("/proxy/v1/certificates", get(certificates))
+        .route("/proxy/v1/certificate-wanted", post(certificate_wanted))
         .route("/proxy/v1/status", post(status))
         .route(TRAFFIC_PATH, post(traffic))
         .layer(DefaultBodyLimit::max(LARGEST_REPORT))
@@ -100,6 +103,24 @@ async fn routes(State(platform): State<Platform>, Query(After { after }): Query<
         Some(table) => Json(&*table).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+async fn certificates(State(platform): State<Platform>, Query(After { after }): Query<After>) -> Response {
+    let news =
+        || platform.deploys().fleet().certificates().filter(|table| Some(table.revision) != after);
+    match poll(platform.deploys().fleet(), news).await {
+        Some(table) => Json(&*table).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// A client asked for a name that there is no certificate for. Answers at once: 202 it is looked into, 404 it is not one
+/// that certificates are got for, 429 too many ask.
+async fn certificate_wanted(
+    State(platform): State<Platform>,
+    Json(CertificateWanted { name }): Json<CertificateWanted>,
+) -> StatusCode {
+    crate::certs::wanted(&platform, &name).await
 }
 
 async fn status(State(platform): State<Platform>, Json(report): Json<ProxyStatus>) -> StatusCode {

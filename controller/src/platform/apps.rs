@@ -147,7 +147,7 @@ impl Platform {
     /// Destroys an app: its settings, releases, config and repository. Its containers and routes go because nothing wants
     /// them any more. Deploy state under `deploys/<app>` goes too.
     pub async fn destroy_app(&self, name: &AppName) -> Result<(), PlatformError> {
-        let writes = vec![
+        let mut writes = vec![
             Write::Delete(key(name)),
             Write::DeletePrefix(super::releases::prefix(name)),
             Write::DeletePrefix(super::config::app_prefix(name)),
@@ -156,6 +156,7 @@ impl Platform {
             Write::Delete(crate::build::known_key(name)),
             Write::DeletePrefix(history::prefix(name)),
         ];
+        writes.extend(crate::certs::forgotten(name));
         if self.txn(vec![Compare::Present(key(name))], writes).await?.is_none() {
             return Err(PlatformError::NoSuchApp(name.clone()));
         }
@@ -208,6 +209,7 @@ impl Platform {
                 then.push(self.config_write(&super::config::app_key(to, &name), &value)?);
             }
             then.extend(self.moved_logins(from, to).await?);
+            then.extend(crate::certs::moved(self, from, to).await?);
             if self.txn(compare, then).await?.is_some() {
                 break renamed;
             }

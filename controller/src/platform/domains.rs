@@ -61,16 +61,20 @@ impl Platform {
         Ok(hosts(app, &self.global_domains().await?))
     }
 
-    /// Every address the app answers at, for people: `http://…`, with the proxy's port unless it is 80. Wildcards have
-    /// no address.
+    /// Every address the app answers at, for people: `https://…` where there is a certificate that a client is presented,
+    /// else `http://…`, with the proxy's port unless it is the usual one. Wildcards have no address.
     pub async fn urls(&self, app: &App) -> Result<Vec<String>, PlatformError> {
-        let port = match self.options().http.port() {
-            80 => String::new(),
-            port => format!(":{port}"),
+        let address = |scheme: &str, host: &HostPattern, port: u16, usual: u16| match port {
+            port if port == usual => format!("{scheme}://{host}"),
+            port => format!("{scheme}://{host}:{port}"),
         };
         let names = self.effective_domains(app).await?;
         let hosts = names.iter().filter(|name| !name.is_wildcard());
-        Ok(hosts.map(|host| format!("http://{host}{port}")).collect())
+        let urls = hosts.map(|host| match self.options().https {
+            Some(https) if crate::certs::is_covered(self, host) => address("https", host, https.port(), 443),
+            _ => address("http", host, self.options().http.port(), 80),
+        });
+        Ok(urls.collect())
     }
 
     /// Changes an app's domains; none may lead to another app.

@@ -6,7 +6,7 @@
 //! Keys of the store: `apps/<app>`, `releases/<app>/<10 digits>`, `config/app/<app>/<NAME>` and `config/global/<NAME>`
 //! (sealed), `registries/app/<app>/<server>` and `registries/global/<server>` (sealed), `domains/global`,
 //! `domains/guard`, `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`. Other modules keep theirs under prefixes of
-//! their own, such as `deploys/<app>` and `builds/<app>/<build>`.
+//! their own, such as `deploys/<app>`, `builds/<app>/<build>`, `certificates/` and `acme/`.
 
 mod access;
 mod apps;
@@ -67,6 +67,7 @@ struct Inner {
     pushes: crate::git::Pushes,
     builds: crate::build::history::Builds,
     traffic: crate::traffic::Histories,
+    certs: crate::certs::Certs,
 }
 
 impl Platform {
@@ -98,6 +99,7 @@ impl Platform {
             operations: operations::Operations::default(),
             deploys: crate::deploy::Deploys::default(),
             traffic: crate::traffic::Histories::default(),
+            certs: crate::certs::Certs::default(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -129,6 +131,11 @@ impl Platform {
     #[must_use]
     pub fn traffic(&self) -> &crate::traffic::Histories {
         &self.0.traffic
+    }
+
+    /// What goes on with certificates.
+    pub(crate) fn certs(&self) -> &crate::certs::Certs {
+        &self.0.certs
     }
 
     /// The images.

@@ -24,6 +24,7 @@ pub(crate) fn options(data: &std::path::Path) -> Options {
         api: "127.0.0.1:8080".parse().expect("an address"),
         ssh: "127.0.0.1:2222".parse().expect("an address"),
         http: "127.0.0.1:8000".parse().expect("an address"),
+        https: None,
         berth_exe: "/usr/bin/berth".into(),
     }
 }

@@ -170,6 +170,7 @@ impl World {
             api: free(),
             ssh: free(),
             http: "127.0.0.1:8099".parse().unwrap(),
+            https: None,
             berth_exe: exe,
         };
         let (script, _) = watch::channel(Script { release_code: Some(0), ..Script::default() });
