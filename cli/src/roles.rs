@@ -76,6 +76,7 @@ pub(crate) fn commands() -> Vec<Command> {
             .args([
                 address("api", DEFAULT_API, "Where the API and git over HTTP listen"),
                 address("http", DEFAULT_HTTP, "Where the proxy listens, for printing addresses"),
+                https("Where the proxy listens for TLS, for printing addresses [default: nowhere]"),
             ]),
         role("agent", "Run the agent alone: containers, images, networks").args([subnet(), node()]).arg(
             Arg::new("stop-apps")
@@ -209,6 +210,7 @@ fn controller(matches: &ArgMatches) -> anyhow::Result<()> {
         api: given(matches, "api")?,
         ssh: given(matches, "ssh")?,
         http: given(matches, "http")?,
+        https: matches.get_one::<SocketAddr>("https").copied(),
         berth_exe: std::env::current_exe()?,
         data,
     };

@@ -163,7 +163,7 @@ pub struct AcmeSettingsView {
     pub dns_wait: Option<u32>,
     /// Who is asked about names that nobody listed.
     pub ask_url: Option<String>,
-    /// Subjects of the CAs that the server is trusted by instead of the system's.
+    /// Subjects of the CAs that servers are trusted by besides the system's.
     pub ca_bundle: Vec<String>,
     /// Key id of the external account (RFC 8555 §7.3.4).
     pub eab_key_id: Option<String>,
@@ -194,7 +194,7 @@ pub struct PatchAcme {
     /// Who is asked about names that nobody listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask_url: Option<String>,
-    /// PEM of the CAs that the server is trusted by instead of the system's.
+    /// PEM of CAs that servers are trusted by besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,
     /// Key id of the external account (RFC 8555 §7.3.4).
@@ -221,11 +221,4 @@ pub struct AcmeApp {
     pub app: AppName,
     /// How it goes.
     pub acme: AcmeInfo,
-}
-
-/// `POST /proxy/v1/certificate-wanted` on the internal socket: a client asked for this name and there is no certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateWanted {
-    /// The server name of the handshake.
-    pub name: String,
 }

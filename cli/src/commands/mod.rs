@@ -7,6 +7,7 @@ mod builder;
 mod builder_dockerfile;
 mod buildpacks;
 mod builds;
+mod certs;
 mod completion;
 mod config;
 mod domains;
@@ -15,6 +16,7 @@ mod git;
 mod help;
 mod images;
 mod keys;
+mod letsencrypt;
 mod logs;
 mod nodes;
 mod ports;
@@ -57,6 +59,8 @@ pub(crate) fn families() -> Vec<Family> {
         family("run", "Commands in an app's surroundings", run::commands()),
         family("releases", "What was deployed when, and the way back", releases::commands()),
         family("domains", "Host names that lead to an app", domains::commands()),
+        family("certs", "Certificates that users bring", certs::commands()),
+        family("letsencrypt", "Certificates that are got and renewed by themselves", letsencrypt::commands()),
         family("urls", "Where an app answers", urls::commands()),
         family("proxy", "Who asks what of the apps, and how they answer", traffic::commands()),
         family("ports", "Raw TCP ports that lead to an app", ports::commands()),
@@ -90,6 +94,8 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "run" => run::run(context, name, matches).await,
         "releases" => releases::run(context, name, matches).await,
         "domains" => domains::run(context, name, matches).await,
+        "certs" => certs::run(context, name, matches).await,
+        "letsencrypt" => letsencrypt::run(context, name, matches).await,
         "urls" => urls::run(context, name, matches).await,
         "proxy" => traffic::run(context, name, matches).await,
         "ports" => ports::run(context, name, matches).await,

@@ -178,6 +178,10 @@ impl Plan {
             ("--ssh", &self.ssh),
             ("--api", &self.api),
         ];
+        let mut controller = common("controller", &controller);
+        if let Some(https) = &self.https {
+            controller.arguments.extend(["--https".into(), https.to_string().into()]);
+        }
         let mut agent = common("agent", &[("--node", &self.node)]);
         if let Some(subnet) = &self.subnet {
             agent.arguments.extend(["--subnet".into(), subnet.into()]);
@@ -188,7 +192,7 @@ impl Plan {
             proxy.arguments.extend(["--metrics".into(), metrics.to_string().into()]);
         }
         proxy.listeners = Some(listeners);
-        vec![common("controller", &controller), agent, proxy]
+        vec![controller, agent, proxy]
     }
 
     /// An address for people: where this machine is reached if it listens everywhere.

@@ -8,6 +8,7 @@ mod answer;
 mod apps;
 mod builds;
 mod caller;
+mod certificates;
 mod extract;
 mod images;
 mod oneoff;
@@ -57,6 +58,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(sources::router())
         .merge(builds::router())
         .merge(registries::router())
+        .merge(certificates::router())
         .merge(images::router())
         .merge(streams::router())
         .merge(traffic::router())

@@ -28,9 +28,13 @@ pub(super) fn failure(error: &Error, retry_after_secs: Option<u64>) -> Failure {
     let Error::Api(problem) = error else {
         return Failure::new(match error {
             Error::Json(_) => {
-                format!("the ACME server answered something that is no ACME ({error}); is its URL that of a directory?")
+                format!(
+                    "the ACME server answered something that is no ACME ({error}); is its URL that of a directory?"
+                )
             }
-            Error::Timeout(_) => "the ACME server did not decide in time; it is tried again by itself".to_owned(),
+            Error::Timeout(_) => {
+                "the ACME server did not decide in time; it is tried again by itself".to_owned()
+            }
             other => other.to_string(),
         });
     };
@@ -93,7 +97,9 @@ fn advice(kind: &str) -> Option<&'static str> {
             "This CA wants an account of its own: set letsencrypt:set --global eab-key-id and eab-key as it shows them"
         }
         "invalidContact" | "unsupportedContact" => "Set another address: letsencrypt:set --global email",
-        "userActionRequired" => "Read what its operator wants at the address above, then: letsencrypt:auto-renew",
+        "userActionRequired" => {
+            "Read what its operator wants at the address above, then: letsencrypt:auto-renew"
+        }
         "serverInternal" | "badNonce" => "That is the server's own fault: Berth tries again by itself",
         _ => return None,
     })

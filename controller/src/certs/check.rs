@@ -63,13 +63,17 @@ pub(super) enum CheckError {
     )]
     NoCertificate,
     /// Too many.
-    #[error("there are more than {MAX_CHAIN} certificates: send the certificate and those between it and its root")]
+    #[error(
+        "there are more than {MAX_CHAIN} certificates: send the certificate and those between it and its root"
+    )]
     LongChain,
     /// A PEM block that is none.
     #[error("the certificate cannot be read ({0}); is the file whole?")]
     BadCertificate(String),
     /// No key in it.
-    #[error("there is no private key in what was sent: it must hold a PEM block such as -----BEGIN PRIVATE KEY-----")]
+    #[error(
+        "there is no private key in what was sent: it must hold a PEM block such as -----BEGIN PRIVATE KEY-----"
+    )]
     NoKey,
     /// A key with a passphrase.
     #[error(
@@ -209,7 +213,9 @@ fn ordered(
     }
     let mut warnings = Vec::new();
     if !order.is_sorted() {
-        warnings.push("the certificates came in another order: they were put in the one that TLS wants".to_owned());
+        warnings.push(
+            "the certificates came in another order: they were put in the one that TLS wants".to_owned(),
+        );
     }
     for (index, der) in found.iter().enumerate().filter(|(index, _)| !order.contains(index)) {
         let subject = parse(der)?.subject().to_string();

@@ -1,9 +1,7 @@
 //! Certificates made here, good and bad.
 
 use super::*;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 
 const NOW: i64 = 1_800_000_000_000; // 2027-01-15
 

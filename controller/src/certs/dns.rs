@@ -215,7 +215,10 @@ mod tests {
     async fn a_program_is_called_with_what_it_needs_and_heard_when_it_fails() {
         let (dir, path) = script("echo \"$@ $BERTH_DNS_TOKEN\" > \"$(dirname \"$0\")/said\"");
         let (fetch, provider) = (Fetch::new(None).expect("set up"), Provider::Exec(path));
-        provider.call(&fetch, Some("t"), Action::Present, "_acme-challenge.a.example", "v").await.expect("runs");
+        provider
+            .call(&fetch, Some("t"), Action::Present, "_acme-challenge.a.example", "v")
+            .await
+            .expect("runs");
         let said = std::fs::read_to_string(dir.path().join("said")).expect("it ran");
         assert_eq!(said, "present _acme-challenge.a.example v t\n");
         let (_dir, path) = script("echo no such zone >&2; exit 3");

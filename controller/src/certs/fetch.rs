@@ -176,7 +176,9 @@ impl Fetch {
         let name = ServerName::try_from(bare.to_owned()).map_err(|error| failed(error.to_string()))?;
         let connected = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, stream).await;
         connected.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|error| {
-            failed(format!("{error}; a private CA is trusted by: berth letsencrypt:set --global ca-bundle FILE"))
+            failed(format!(
+                "{error}; a private CA is trusted by: berth letsencrypt:set --global ca-bundle FILE"
+            ))
         })
     }
 
@@ -221,11 +223,20 @@ mod tests {
 
     #[test]
     fn addresses_are_checked_once() {
-        for good in ["https://example.com/dir", "http://127.0.0.1:5000/", "http://localhost/x", "https://[::1]/"] {
+        for good in
+            ["https://example.com/dir", "http://127.0.0.1:5000/", "http://localhost/x", "https://[::1]/"]
+        {
             assert_eq!(url(good, false).as_deref(), Ok(good));
         }
         assert!(url("http://example.com/", true).is_ok());
-        for bad in ["http://example.com/", "example.com", "/path", "ftp://example.com/", "https://a b/", "https://u:p@x/"] {
+        for bad in [
+            "http://example.com/",
+            "example.com",
+            "/path",
+            "ftp://example.com/",
+            "https://a b/",
+            "https://u:p@x/",
+        ] {
             assert!(url(bad, false).is_err(), "{bad}");
         }
     }
@@ -250,13 +261,17 @@ mod tests {
 
     #[tokio::test]
     async fn answers_are_bounded_in_time_and_size_and_redirects_are_not_followed() {
-        let moved = served(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\nhi").await;
+        let moved =
+            served(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\nhi")
+                .await;
         let answer = get(moved, Duration::from_secs(5)).await.expect("an answer");
         assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (302, &b"hi"[..]));
         let silent = served(b"HTTP/1.1 200 OK\r\n").await;
         let slow = get(silent, Duration::from_millis(100)).await.expect_err("too slow");
         assert!(matches!(slow, FetchError::Slow { .. }), "{slow}");
-        let endless = Box::leak([&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; MAX_BODY + 1]].concat().into_boxed_slice());
+        let endless = Box::leak(
+            [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; MAX_BODY + 1]].concat().into_boxed_slice(),
+        );
         let long = get(served(endless).await, Duration::from_secs(5)).await.expect_err("too long");
         assert!(matches!(long, FetchError::Broken { .. }), "{long}");
     }

@@ -133,7 +133,11 @@ pub(super) fn info(place: &Place, stored: &Stored, verified: String) -> Certific
 }
 
 /// Seals a JSON value that is kept under `key`.
-pub(super) fn seal<T: Serialize>(platform: &Platform, key: &str, value: &T) -> Result<Vec<u8>, PlatformError> {
+pub(super) fn seal<T: Serialize>(
+    platform: &Platform,
+    key: &str,
+    value: &T,
+) -> Result<Vec<u8>, PlatformError> {
     let plain = serde_json::to_vec(value).expect("stored types have string keys and no failing serializers");
     Ok(platform.keyring().seal(key, &plain)?)
 }

@@ -23,8 +23,8 @@ mod worker;
 pub(crate) use kept::{forgotten, moved};
 pub(crate) use on_demand::wanted;
 pub(crate) use operations::{
-    app_settings, disable, enable, global_settings, list, patch_app_settings, patch_global_settings, renew, report,
-    revoke,
+    app_settings, disable, enable, global_settings, list, patch_app_settings, patch_global_settings, renew,
+    report, revoke,
 };
 pub(crate) use own::{add, add_global, generate, listed, remove, remove_global, show};
 

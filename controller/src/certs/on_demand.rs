@@ -118,7 +118,8 @@ pub(super) async fn is_on(
     hosts: &BTreeMap<AppName, Vec<HostPattern>>,
 ) -> Result<bool, PlatformError> {
     let (global, own) = settings::all(platform).await?;
-    let asks = |app| settings::effective(&global, own.get(app).unwrap_or(&Settings::default())).ask_url.is_some();
+    let asks =
+        |app| settings::effective(&global, own.get(app).unwrap_or(&Settings::default())).ask_url.is_some();
     Ok(hosts.keys().any(asks))
 }
 

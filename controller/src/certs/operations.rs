@@ -21,7 +21,11 @@ use std::time::Duration;
 const FOLLOW: Duration = Duration::from_secs(1200);
 
 /// Has certificates got for an app's domains, now and whenever they change; follows the first ones.
-pub(crate) async fn enable(platform: &Platform, app: &AppName, lines: &ProgressSender) -> Result<(), ApiError> {
+pub(crate) async fn enable(
+    platform: &Platform,
+    app: &AppName,
+    lines: &ProgressSender,
+) -> Result<(), ApiError> {
     let mut subject = subjects::one(platform, app, now_ms()).await?;
     if subject.settings.email.is_none() {
         return Err(invalid(
@@ -75,10 +79,13 @@ pub(crate) async fn renew(
 ) -> Result<(), ApiError> {
     let subject = subjects::one(platform, app, now_ms()).await?;
     if !subject.enabled {
-        return Err(invalid(format!("{app} gets no certificates; switch that on: berth letsencrypt:enable {app}")));
+        return Err(invalid(format!(
+            "{app} gets no certificates; switch that on: berth letsencrypt:enable {app}"
+        )));
     }
     if !try_now(platform, app, force).await? {
-        say(lines, Progress::Step { text: format!("The certificate of {app} is not due for renewal yet") }).await;
+        say(lines, Progress::Step { text: format!("The certificate of {app} is not due for renewal yet") })
+            .await;
         return Ok(());
     }
     say(lines, Progress::Step { text: format!("Renewing the certificate of {app}") }).await;
@@ -91,7 +98,8 @@ async fn try_now(platform: &Platform, app: &AppName, force: bool) -> Result<bool
     let now = now_ms();
     let subject = subjects::one(platform, app, now).await?;
     let mut any = false;
-    for (slot, (_, at)) in plan(&subject, now).wanted.iter().filter(|(slot, _)| matches!(slot, Slot::Main(_))) {
+    for (slot, (_, at)) in plan(&subject, now).wanted.iter().filter(|(slot, _)| matches!(slot, Slot::Main(_)))
+    {
         let state = subject.states.get(slot).cloned().unwrap_or_default();
         let missing = !subject.has.contains_key(slot) || state.failures > 0;
         if !(force || missing || *at <= now) {
@@ -124,7 +132,8 @@ async fn follow(platform: &Platform, app: &AppName, lines: &ProgressSender) -> R
         let main = |slot: &Slot| matches!(slot, Slot::Main(_));
         let busy = |slot: &Slot| certs.is_busy(app, slot);
         let planned = plan(&subject, now);
-        if !planned.due.iter().any(|due| main(&due.slot)) && !planned.wanted.keys().any(|slot| main(slot) && busy(slot))
+        if !planned.due.iter().any(|due| main(&due.slot))
+            && !planned.wanted.keys().any(|slot| main(slot) && busy(slot))
         {
             while let Ok((whose, text)) = said.try_recv() {
                 if whose == *app {
@@ -152,7 +161,8 @@ async fn conclude(subject: &Subject, lines: &ProgressSender) -> Result<(), ApiEr
     for order in info.orders.iter().filter(|order| !order.on_demand) {
         match (&order.error, order.expires_ms) {
             (Some(error), _) => {
-                let next = order.next_ms.map(|at| format!("\nIt is tried again at {}", super::check::date(at)));
+                let next =
+                    order.next_ms.map(|at| format!("\nIt is tried again at {}", super::check::date(at)));
                 errors.push(format!("{error}{}", next.unwrap_or_default()));
             }
             (None, Some(expires)) => {
@@ -168,12 +178,18 @@ async fn conclude(subject: &Subject, lines: &ProgressSender) -> Result<(), ApiEr
     }
     let app = &subject.app;
     errors.insert(0, format!("no certificate for {app}:"));
-    errors.push(format!("Try again now: berth letsencrypt:enable {app}; stop it: berth letsencrypt:disable {app}"));
+    errors.push(format!(
+        "Try again now: berth letsencrypt:enable {app}; stop it: berth letsencrypt:disable {app}"
+    ));
     Err(failed(errors.join("\n")))
 }
 
 /// Has the CA declare an app's certificates void (RFC 8555 §7.6), takes them away and gets no new ones.
-pub(crate) async fn revoke(platform: &Platform, app: &AppName, lines: &ProgressSender) -> Result<(), ApiError> {
+pub(crate) async fn revoke(
+    platform: &Platform,
+    app: &AppName,
+    lines: &ProgressSender,
+) -> Result<(), ApiError> {
     let subject = subjects::one(platform, app, now_ms()).await?;
     let kept = kept::all(platform, &platform.certs().opened).await?;
     let mine: Vec<_> = kept

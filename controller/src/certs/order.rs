@@ -95,8 +95,10 @@ async fn get(platform: &Platform, due: &Due, settings: &Effective, say: Say<'_>)
         _ => order.poll_certificate(&patience()).await,
     };
     let checked = check::check(&chain.map_err(said)?, &key.serialize_pem(), now_ms());
-    let checked = checked.map_err(|error| Failure::new(format!("the server's certificate is odd: {error}")))?;
-    let missing = due.names.iter().find(|name| !checked.certificate.names.iter().any(|has| covers(has, name)));
+    let checked =
+        checked.map_err(|error| Failure::new(format!("the server's certificate is odd: {error}")))?;
+    let missing =
+        due.names.iter().find(|name| !checked.certificate.names.iter().any(|has| covers(has, name)));
     if let Some(name) = missing {
         return Err(Failure::new(format!("the server's certificate is not for {name}, which was asked for")));
     }
@@ -202,7 +204,9 @@ async fn record(
     value: &str,
 ) -> Result<(), Failure> {
     let provider = settings.dns_provider.as_ref().ok_or_else(|| {
-        Failure::new("DNS-01 needs somebody who makes records: berth letsencrypt:set dns-provider PROGRAM-OR-URL")
+        Failure::new(
+            "DNS-01 needs somebody who makes records: berth letsencrypt:set dns-provider PROGRAM-OR-URL",
+        )
     })?;
     provider.call(fetch, settings.dns_token.as_deref(), action, name, value).await.map_err(Failure::new)
 }
@@ -216,9 +220,7 @@ fn choose(method: Method, wildcard: bool, offered: &[ChallengeType]) -> Result<C
         (Method::Auto, _) => &[ChallengeType::Http01, ChallengeType::TlsAlpn01],
     };
     wanted.iter().find(|kind| offered.contains(kind)).cloned().ok_or_else(|| {
-        let names = |kinds: &[ChallengeType]| {
-            kinds.iter().filter_map(name).collect::<Vec<_>>().join(" or ")
-        };
+        let names = |kinds: &[ChallengeType]| kinds.iter().filter_map(name).collect::<Vec<_>>().join(" or ");
         format!(
             "the server does not offer {} (but {}); choose with: berth letsencrypt:set challenge",
             names(wanted),
@@ -358,7 +360,9 @@ async fn decide(order: &mut Order, proofs: &[Proof], fetch: &Fetch, say: Say<'_>
     }
     Err(match status {
         Err(error) => said(error),
-        Ok(_) => Failure::new("the server refused the order and did not say why; it is tried again by itself"),
+        Ok(_) => {
+            Failure::new("the server refused the order and did not say why; it is tried again by itself")
+        }
     })
 }
 

@@ -9,7 +9,9 @@ use super::{fetch, settings};
 use crate::errors::{invalid, not_found};
 use crate::platform::{Platform, now_ms};
 use berth_model::api::ApiError;
-use berth_model::certs::{CertificateInfo, CertificatePem, GenerateCertificate, KeptCertificate, PutCertificate};
+use berth_model::certs::{
+    CertificateInfo, CertificatePem, GenerateCertificate, KeptCertificate, PutCertificate,
+};
 use berth_model::{AppName, HostPattern};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -35,7 +37,10 @@ pub(crate) async fn add(
 }
 
 /// Keeps a certificate of the platform's, for every app whose names it covers.
-pub(crate) async fn add_global(platform: &Platform, given: &PutCertificate) -> Result<KeptCertificate, ApiError> {
+pub(crate) async fn add_global(
+    platform: &Platform,
+    given: &PutCertificate,
+) -> Result<KeptCertificate, ApiError> {
     let Checked { certificate, warnings } = read(given)?;
     let place = Place::Global(certificate.id.clone());
     keep(platform, place, Stored { certificate, generated: false, server: None }, warnings).await
@@ -51,7 +56,10 @@ pub(crate) async fn generate(
     let domains = platform.effective_domains(&app).await?;
     let names = if wanted.domains.is_empty() { domains.clone() } else { wanted.domains.clone() };
     if names.is_empty() {
-        return Err(invalid(format!("{} has no domain; name one that the certificate is to be for", app.name)));
+        return Err(invalid(format!(
+            "{} has no domain; name one that the certificate is to be for",
+            app.name
+        )));
     }
     let made = || {
         let key = KeyPair::generate()?;
@@ -68,7 +76,8 @@ pub(crate) async fn generate(
         made().map_err(|error| crate::errors::internal("cannot make a certificate", &error))?;
     let checked = read(&PutCertificate { chain_pem, key_pem: berth_model::tls::KeyPem(key_pem) })?;
     let mut warnings = vec![
-        "it is signed by itself: clients warn of it. A trusted one costs nothing: berth letsencrypt:enable".to_owned(),
+        "it is signed by itself: clients warn of it. A trusted one costs nothing: berth letsencrypt:enable"
+            .to_owned(),
     ];
     warnings.extend(uncovered(&checked.certificate.names, &domains));
     let stored = Stored { certificate: checked.certificate, generated: true, server: None };

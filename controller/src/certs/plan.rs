@@ -174,7 +174,8 @@ fn skip(host: &HostPattern, settings: &Effective) -> Option<String> {
         return Some("it is no public name, and Let's Encrypt signs only those".to_owned());
     }
     (host.is_wildcard() && settings.dns_provider.is_none()).then(|| {
-        "a wildcard can only be proved by DNS: set who makes records, with letsencrypt:set dns-provider".to_owned()
+        "a wildcard can only be proved by DNS: set who makes records, with letsencrypt:set dns-provider"
+            .to_owned()
     })
 }
 
@@ -183,7 +184,8 @@ fn assign(has: &BTreeMap<Slot, Has>, names: &[HostPattern]) -> BTreeMap<Slot, Ve
     let mut left: Vec<&HostPattern> = names.iter().collect();
     let mut slots: BTreeMap<Slot, Vec<HostPattern>> = BTreeMap::new();
     for (slot, has) in has.iter().filter(|(slot, _)| matches!(slot, Slot::Main(_))) {
-        let (mut mine, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| has.names.contains(name));
+        let (mut mine, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|name| has.names.contains(name));
         let too_many = mine.split_off(mine.len().min(MAX_NAMES));
         left = [too_many, others].concat();
         if !mine.is_empty() {

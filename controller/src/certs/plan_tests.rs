@@ -12,8 +12,7 @@ fn host(name: &str) -> HostPattern {
 }
 
 fn subject(hosts: &[&str]) -> Subject {
-    let settings =
-        Settings { server: Some("https://ca.example.com/dir".to_owned()), ..Settings::default() };
+    let settings = Settings { server: Some("https://ca.example.com/dir".to_owned()), ..Settings::default() };
     Subject {
         app: AppName::parse("shop").expect("a name"),
         enabled: true,
@@ -42,7 +41,10 @@ fn a_first_certificate_is_ordered_once_the_domains_have_settled() {
     assert_eq!(due.len(), 1);
     assert_eq!((&due[0].slot, due[0].names.len()), (&Slot::Main(0), 2));
     shop.changed_ms = NOW - 1;
-    assert_eq!(plan(&shop, NOW), Plan { due: Vec::new(), wake_ms: Some(NOW - 1 + SETTLE_MS), ..plan(&shop, NOW) });
+    assert_eq!(
+        plan(&shop, NOW),
+        Plan { due: Vec::new(), wake_ms: Some(NOW - 1 + SETTLE_MS), ..plan(&shop, NOW) }
+    );
     assert!(plan(&shop, NOW).due.is_empty());
     shop.enabled = false;
     assert_eq!(plan(&shop, NOW), Plan::default());

@@ -113,7 +113,9 @@ pub(super) async fn of_app(platform: &Platform, app: &AppName) -> Result<Setting
 }
 
 /// As set for the platform, and for each app that has some.
-pub(super) async fn all(platform: &Platform) -> Result<(Settings, BTreeMap<AppName, Settings>), PlatformError> {
+pub(super) async fn all(
+    platform: &Platform,
+) -> Result<(Settings, BTreeMap<AppName, Settings>), PlatformError> {
     let (mut global, mut apps) = (Settings::default(), BTreeMap::new());
     for entry in platform.store().list(ALL).await? {
         match entry.key.strip_prefix("acme/settings/app/").map(AppName::parse) {
@@ -167,8 +169,7 @@ pub(super) fn effective(global: &Settings, own: &Settings) -> Effective {
     };
     Effective {
         email: pick(&own.email, &global.email),
-        server: pick(&own.server, &global.server)
-            .unwrap_or_else(|| LetsEncrypt::Production.url().to_owned()),
+        server: pick(&own.server, &global.server).unwrap_or_else(|| LetsEncrypt::Production.url().to_owned()),
         challenge: own.challenge.or(global.challenge).unwrap_or_default(),
         // A token belongs to the provider beside which it was set: an app's own provider never gets the platform's.
         dns_token: match &own.dns_provider {
@@ -212,9 +213,7 @@ impl Settings {
             parsed.ok_or_else(|| format!("{text:?} is no number of seconds from 0 to {MAX_WAIT_SECS}"))
         })?;
         set(&mut self.ask_url, patch.ask_url.as_ref(), |text| super::fetch::url(text, true))?;
-        set(&mut self.ca_bundle, patch.ca_bundle.as_ref(), |text| {
-            subjects(text).map(|_| text.to_owned())
-        })?;
+        set(&mut self.ca_bundle, patch.ca_bundle.as_ref(), |text| subjects(text).map(|_| text.to_owned()))?;
         set(&mut self.eab_key_id, patch.eab_key_id.as_ref(), line)?;
         set(&mut self.eab_key, patch.eab_key.as_ref(), |text| decoded(text).map(|_| text.to_owned()))
     }
@@ -264,7 +263,9 @@ fn bundle_view(pem: &str) -> Vec<String> {
 /// The subjects of the certificates in a PEM file.
 fn subjects(pem: &str) -> Result<Vec<String>, String> {
     if pem.len() > MAX_PEM {
-        return Err("the CA bundle is longer than 256 KiB: give only the CAs that this server needs".to_owned());
+        return Err(
+            "the CA bundle is longer than 256 KiB: give only the CAs that this server needs".to_owned()
+        );
     }
     let mut found = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -338,7 +339,11 @@ mod tests {
         assert_eq!(effective(&global, &own).dns_token.as_deref(), Some("secret"));
         let other = patch(|it| it.dns_provider = some("https://other.example.com/"));
         own.patch(&other, false).expect("good");
-        assert_eq!(effective(&global, &own).dns_token, None, "the platform's token is not for the app's provider");
+        assert_eq!(
+            effective(&global, &own).dns_token,
+            None,
+            "the platform's token is not for the app's provider"
+        );
         own.patch(&patch(|it| it.server = some("production")), false).expect("good");
         assert!(effective(&global, &own).is_public());
         own.patch(&patch(|it| it.server = some("")), false).expect("good");

@@ -25,7 +25,8 @@ pub(super) fn table(
     on_demand: bool,
     now_ms: i64,
 ) -> CertificateTable {
-    let mut order: Vec<(&Place, &Stored)> = kept.iter().map(|(place, stored)| (place, stored.as_ref())).collect();
+    let mut order: Vec<(&Place, &Stored)> =
+        kept.iter().map(|(place, stored)| (place, stored.as_ref())).collect();
     order.sort_by_key(|(place, stored)| rank(place, stored, now_ms));
     let mut certificates = Vec::new();
     for (place, stored) in order {

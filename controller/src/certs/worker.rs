@@ -171,7 +171,8 @@ async fn get(platform: &Platform, due: &Due, settings: &Effective) -> Result<(),
 async fn failed(platform: &Platform, due: &Due, failure: Failure) -> Result<(), PlatformError> {
     tracing::warn!(app = %due.app, error = failure.text, "no certificate");
     let now = now_ms();
-    let limited = failure.retry_after_secs.map(|secs| now + i64::try_from(secs.min(30 * 86_400)).unwrap_or(0) * 1000);
+    let limited =
+        failure.retry_after_secs.map(|secs| now + i64::try_from(secs.min(30 * 86_400)).unwrap_or(0) * 1000);
     subjects::update_state(platform, &due.app, &due.slot, |state| {
         state.failures = state.failures.saturating_add(1);
         state.names = due.names.iter().map(|name| name.as_str().to_owned()).collect();

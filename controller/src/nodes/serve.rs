@@ -11,10 +11,10 @@ use axum::routing::{get, post};
 use axum::{Json, extract::DefaultBodyLimit};
 use berth_model::NodeName;
 use berth_model::api::ApiError;
-use berth_model::certs::CertificateWanted;
 use berth_model::node::Observed;
 use berth_model::route::{ProxyStatus, TRAFFIC_PATH};
 use berth_model::traffic::TrafficReport;
+use berth_model::tls::CertificateWanted;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -106,8 +106,7 @@ async fn routes(State(platform): State<Platform>, Query(After { after }): Query<
 }
 
 async fn certificates(State(platform): State<Platform>, Query(After { after }): Query<After>) -> Response {
-    let news =
-        || platform.deploys().fleet().certificates().filter(|table| Some(table.revision) != after);
+    let news = || platform.deploys().fleet().certificates().filter(|table| Some(table.revision) != after);
     match poll(platform.deploys().fleet(), news).await {
         Some(table) => Json(&*table).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
