@@ -9,6 +9,7 @@ mod apps;
 mod buildah;
 mod buildpacks;
 mod builds;
+mod certs;
 mod commands;
 mod deploys;
 mod dockerfile;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         (
             |shared| {
                 let lists = [
+                    certs::SCENARIOS, // first: one of them waits for a renewal
                     samples::SCENARIOS,
                     push::SCENARIOS,
                     builds::SCENARIOS,
@@ -89,7 +91,7 @@ fn main() -> ExitCode {
             },
             2,
         ),
-        (|shared| rough(shared, faults::SCENARIOS), 1),
+        (|shared| [faults::SCENARIOS, certs::ROUGH].iter().flat_map(|list| rough(shared, list)).collect(), 1),
     ];
     for (group, default_threads) in groups {
         // Only the names are looked at: starting a platform for nothing takes seconds.

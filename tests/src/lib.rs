@@ -6,6 +6,7 @@
 //! elsewhere.
 //! Waits are always for a condition with a deadline, never for a time.
 
+mod acme;
 mod census;
 mod http;
 mod load;
@@ -13,6 +14,7 @@ mod outside;
 mod platform;
 mod repo;
 
+pub use acme::{Acme, AcmeOptions};
 pub use census::Census;
 pub use http::{Reply, Request, websocket_echo};
 pub use load::{Load, LoadReport};

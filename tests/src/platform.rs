@@ -94,6 +94,8 @@ pub struct Berth {
     up: Option<Child>,
     /// Where the proxy listens.
     pub http: SocketAddr,
+    /// Where the proxy listens for TLS.
+    pub https: SocketAddr,
     /// Where git and commands over SSH are taken.
     pub ssh: SocketAddr,
     /// Where the API listens.
@@ -115,7 +117,7 @@ fn binary() -> Result<PathBuf> {
 
 /// A port of this machine's that nobody has, below those that outgoing connections are given (ip(7), 32768 on): a test
 /// that stops the platform wants the same port again.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000)?;
     loop {
@@ -136,8 +138,8 @@ impl Berth {
         let mut keygen = Command::new("ssh-keygen");
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
         run(keygen, None)?.success()?;
-        let mut berth =
-            Self { data, up: None, http: free_address()?, ssh: free_address()?, api: free_address()?, key };
+        let [http, https, ssh, api] = [free_address()?, free_address()?, free_address()?, free_address()?];
+        let mut berth = Self { data, up: None, http, https, ssh, api, key };
         berth.up()?;
         let public_key = std::fs::read(berth.key.with_extension("pub"))?;
         berth.berth_with_input(&["ssh-keys:add", "tester"], &public_key)?.success()?;
@@ -149,7 +151,7 @@ impl Berth {
         let log = std::fs::File::options().create(true).append(true).open(self.data_dir().join("up.log"))?;
         let mut command = Command::new(binary()?);
         command.arg("up").arg("--data").arg(self.data_dir()).args(["--domain", "test.localhost"]);
-        for (flag, address) in [("--http", self.http), ("--ssh", self.ssh), ("--api", self.api)] {
+        for (flag, address) in [("--http", self.http), ("--https", self.https), ("--ssh", self.ssh), ("--api", self.api)] {
             command.arg(flag).arg(address.to_string());
         }
         if let Some(stacks) = std::env::var_os("BERTH_STACK_DIR") {
