@@ -19,7 +19,8 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("acme_on_demand", on_demand),
 ];
 
-pub(crate) const ROUGH: &[(&str, crate::RoughScenario)] = &[("acme_order_survives_the_controller", interrupted)];
+pub(crate) const ROUGH: &[(&str, crate::RoughScenario)] =
+    &[("acme_order_survives_the_controller", interrupted)];
 
 const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 
@@ -68,7 +69,9 @@ fn report(berth: &Berth, app: &str, key: &str) -> Result<String> {
 fn self_signed(directory: &Path, names: &str, name: &str) -> Result<(String, String)> {
     let path = |end: &str| directory.join(format!("{name}.{end}"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=Mine", "-addext"])
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=Mine", "-addext",
+        ])
         .arg(format!("subjectAltName={names}"))
         .arg("-keyout")
         .arg(path("key"))
@@ -212,7 +215,10 @@ fn by_dns(berth: &Berth) -> Result<()> {
     berth.ok(&["domains:set", "acmedns", "*.acmedns.test", "acmedns.test"])?;
     berth.ok(&["domains:disable", "acmedns"])?;
     let partly = berth.ok(&["letsencrypt:enable", "acmedns"])?;
-    ensure!(partly.stderr.contains("*.acmedns.test is left out: a wildcard can only be proved by DNS"), "{partly:?}");
+    ensure!(
+        partly.stderr.contains("*.acmedns.test is left out: a wildcard can only be proved by DNS"),
+        "{partly:?}"
+    );
     // By a program: the wildcard comes by itself.
     let program = acme.dns_program(directory.path())?;
     berth.ok(&["letsencrypt:set", "acmedns", "dns-wait", "0"])?;
@@ -258,7 +264,10 @@ fn failures(berth: &Berth) -> Result<()> {
     berth.ok(&["domains:set", "acmefail", "refused.test.localhost"])?;
     let refused = berth.berth(&["letsencrypt:enable", "acmefail"])?;
     ensure!(refused.code == 1 && refused.stderr.contains("(rejectedIdentifier)"), "{refused:?}");
-    ensure!(refused.stderr.contains("take the domain away") && refused.stderr.contains("tried again at"), "{refused:?}");
+    ensure!(
+        refused.stderr.contains("take the domain away") && refused.stderr.contains("tried again at"),
+        "{refused:?}"
+    );
     // A name that leads elsewhere.
     acme.lead("elsewhere.acmefail.test", "127.0.0.66")?;
     berth.ok(&["domains:set", "acmefail", "elsewhere.acmefail.test"])?;
@@ -318,7 +327,8 @@ fn on_demand(berth: &Berth) -> Result<()> {
         ensure!(strange.code != 0, "no certificate for a name that leads nowhere");
     }
     let asked = asked.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
-    let count = |name: &str| asked.iter().filter(|target| **target == format!("/allowed?x=1&domain={name}")).count();
+    let count =
+        |name: &str| asked.iter().filter(|target| **target == format!("/allowed?x=1&domain={name}")).count();
     ensure!(count("good.acmeasked.test") == 1, "{asked:?}");
     ensure!(count("bad.acmeasked.test") == 1, "a no is remembered: {asked:?}");
     ensure!(count("good.elsewhere.test") == 0, "{asked:?}");
@@ -373,7 +383,8 @@ fn answer(decide: impl Fn(&Asked) -> u16 + Send + 'static) -> Result<SocketAddr>
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut reader = BufReader::new(stream);
-            let mut asked = Asked { target: String::new(), authorization: String::new(), body: String::new() };
+            let mut asked =
+                Asked { target: String::new(), authorization: String::new(), body: String::new() };
             let mut length = 0;
             let mut line = String::new();
             while reader.read_line(&mut line).is_ok_and(|count| count > 2) {
@@ -392,7 +403,10 @@ fn answer(decide: impl Fn(&Asked) -> u16 + Send + 'static) -> Result<SocketAddr>
                 asked.body = String::from_utf8_lossy(&body).into_owned();
             }
             let status = decide(&asked);
-            let _ = write!(reader.get_mut(), "HTTP/1.1 {status} Test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = write!(
+                reader.get_mut(),
+                "HTTP/1.1 {status} Test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
         }
     });
     Ok(address)

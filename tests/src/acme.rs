@@ -65,9 +65,9 @@ impl Acme {
         let log = std::fs::File::create(path("log"))?;
         let start = |mut command: Command| {
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
-            command.spawn().with_context(|| {
-                format!("starting {:?}: apt-get install pebble", command.get_program())
-            })
+            command
+                .spawn()
+                .with_context(|| format!("starting {:?}: apt-get install pebble", command.get_program()))
         };
         let mut dns = Command::new("pebble-challtestsrv");
         dns.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", "", "-dns01"])
@@ -130,7 +130,8 @@ impl Acme {
             ("add-a", serde_json::json!({ "host": name, "addresses": [to] })),
         ] {
             let mut post = Command::new("curl");
-            post.args(["-sSf", "-d", &body.to_string()]).arg(format!("http://{}/{path}", self.dns_management));
+            post.args(["-sSf", "-d", &body.to_string()])
+                .arg(format!("http://{}/{path}", self.dns_management));
             run(post, None)?.success()?;
         }
         Ok(())

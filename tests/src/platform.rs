@@ -151,7 +151,9 @@ impl Berth {
         let log = std::fs::File::options().create(true).append(true).open(self.data_dir().join("up.log"))?;
         let mut command = Command::new(binary()?);
         command.arg("up").arg("--data").arg(self.data_dir()).args(["--domain", "test.localhost"]);
-        for (flag, address) in [("--http", self.http), ("--https", self.https), ("--ssh", self.ssh), ("--api", self.api)] {
+        for (flag, address) in
+            [("--http", self.http), ("--https", self.https), ("--ssh", self.ssh), ("--api", self.api)]
+        {
             command.arg(flag).arg(address.to_string());
         }
         if let Some(stacks) = std::env::var_os("BERTH_STACK_DIR") {

@@ -183,8 +183,10 @@ fn ordered(
 ) -> Result<(Vec<CertificateDer<'static>>, Vec<String>), CheckError> {
     let signer = rustls::crypto::ring::sign::any_supported_type(key)
         .map_err(|error| CheckError::BadKey(error.to_string()))?;
+    let public = signer.public_key();
     let belongs = |der: &CertificateDer<'static>| {
-        rustls::sign::CertifiedKey::new(vec![der.clone()], signer.clone()).keys_match().is_ok()
+        parse(der)
+            .is_ok_and(|parsed| public.as_ref().is_some_and(|key| key.as_ref() == parsed.public_key().raw))
     };
     let Some(first) = found.iter().position(belongs) else {
         return Err(CheckError::Mismatch { subject: parse(&found[0])?.subject().to_string() });

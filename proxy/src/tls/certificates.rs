@@ -11,6 +11,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, InconsistentKeys};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -125,7 +126,14 @@ fn parse(chain: &str, key: &tls::KeyPem, provider: &CryptoProvider) -> anyhow::R
     let chain = chain.context("the chain is not PEM")?;
     ensure!(!chain.is_empty(), "the chain holds no certificate");
     let key = PrivateKeyDer::from_pem_slice(key.0.as_bytes()).context("the key is not PEM")?;
-    CertifiedKey::from_der(chain, key, provider).context("chain and key do not go together")
+    let key = provider.key_provider.load_private_key(key).context("the key cannot be used")?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // One that proves a name has a critical extension that is no part of chains (RFC 8737 §3).
+        Err(Error::InvalidCertificate(CertificateError::Other(_))) => Ok(certified),
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error).context("chain and key do not go together"),
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +157,23 @@ mod tests {
         let table =
             CertificateTable { revision: 1, certificates, http_challenges: vec![http], ..Default::default() };
         Certificates::build(&table, before, &rustls::crypto::ring::default_provider())
+    }
+
+    #[test]
+    fn a_certificate_that_proves_a_name_is_taken_with_its_critical_extension() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).expect("a name");
+        params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(&[7; 32])];
+        let proof = berth_model::tls::AlpnChallenge {
+            name: "A.test".to_owned(),
+            chain_pem: params.self_signed(&key).expect("signed").pem(),
+            key_pem: KeyPem(key.serialize_pem()),
+        };
+        let table = CertificateTable { alpn_challenges: vec![proof], ..Default::default() };
+        let made =
+            Certificates::build(&table, &Certificates::default(), &rustls::crypto::ring::default_provider());
+        assert!(made.challenge("a.test").is_some());
+        assert!(made.find("a.test").is_none(), "it is for nothing else");
     }
 
     #[test]
