@@ -13,8 +13,8 @@ use berth_model::NodeName;
 use berth_model::api::ApiError;
 use berth_model::node::Observed;
 use berth_model::route::{ProxyStatus, TRAFFIC_PATH};
-use berth_model::traffic::TrafficReport;
 use berth_model::tls::CertificateWanted;
+use berth_model::traffic::TrafficReport;
 use serde::Deserialize;
 use std::time::Duration;
 
