@@ -12,6 +12,9 @@ mod connection;
 mod control;
 mod exchange;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod handover;
 mod head;
 mod io;

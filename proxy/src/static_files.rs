@@ -272,6 +272,17 @@ fn accepts(value: &[u8]) -> Accepts {
     accepts
 }
 
+/// A part that is asked for lies within the file, whatever is asked.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(value: &[u8]) {
+    let _ = accepts(value);
+    for size in [0, 1, 10, u64::MAX] {
+        if let Part::Bytes(first, count) = part(value, size) {
+            assert!(first <= size && count <= size - first, "{first}+{count} of {size}");
+        }
+    }
+}
+
 /// A part of a file that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
