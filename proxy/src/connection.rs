@@ -170,7 +170,7 @@ impl<S: Socket> Client<S> {
 
     /// Waits until the client says something; false when there is no more to wait for.
     async fn idle(&mut self) -> bool {
-        let span = self.worker.shared.settings.idle;
+        let span = self.worker.idle();
         let due = Instant::now() + span;
         let Self { worker, stream, timer, stopped, .. } = self;
         poll_fn(|cx| {

@@ -11,6 +11,7 @@ mod chunk;
 mod connection;
 mod control;
 mod exchange;
+mod fairness;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -149,8 +150,9 @@ impl Proxy {
         let https = sockets.https.as_ref().map(|bound| bound.address.port());
         let mut bases = vec![std::path::absolute(&options.data)?];
         bases.extend(options.data.canonicalize());
-        let (shared, wanted) = Shared::new(settings, bases, threads, max_connections(threads), https)
-            .context("cannot set TLS up")?;
+        let most = settings.max_connections.map_or(max_connections(threads), |most| (most / threads).max(4));
+        let (shared, wanted) =
+            Shared::new(settings, bases, threads, most, https).context("cannot set TLS up")?;
         if let Some(routes) = control::load(&control::table_path(&options.data)) {
             shared.apply(&routes);
         }

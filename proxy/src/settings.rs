@@ -35,6 +35,8 @@ pub struct Settings {
     pub drain_tunnels: Duration,
     /// Tunnels and raw TCP connections when a successor has taken over.
     pub handover_tunnels: Duration,
+    /// Clients' connections at once; as many as open files allow if not given.
+    pub max_connections: Option<usize>,
     /// How the access log is written unless the route table says otherwise.
     pub access_log: AccessLogFormat,
     /// Size at which the access log is rotated, in bytes.
@@ -57,6 +59,7 @@ impl Default for Settings {
             drain: Duration::from_secs(30),
             drain_tunnels: Duration::from_secs(10),
             handover_tunnels: Duration::from_secs(3600),
+            max_connections: None,
             access_log: AccessLogFormat::Json,
             log_bytes: 32 * 1024 * 1024,
             log_files: 3,

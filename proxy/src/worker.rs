@@ -5,6 +5,7 @@
 
 use crate::access_log::{Lines, Sink};
 use crate::connection::{self, Front};
+use crate::fairness::{Peers, is_short};
 use crate::meter::{Meter, Tuning};
 use crate::settings::Settings;
 use crate::table::Table;
@@ -30,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often log lines are handed over and idle connections to backends looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How long a connection may be idle while connections are short.
+const SHORT_IDLE: Duration = Duration::from_secs(5);
 
 /// What all threads share.
 #[derive(Debug)]
@@ -185,6 +189,8 @@ pub(crate) struct Worker {
     random: AtomicU64,
     /// Backends with idle connections of this thread.
     warm: Mutex<Vec<Arc<Backend>>>,
+    /// Whose the connections are.
+    peers: Arc<Peers>,
     connections: AtomicUsize,
     tunnels: AtomicUsize,
     quiet: Notify,
@@ -224,6 +230,7 @@ impl Worker {
             end_tunnels: CancellationToken::new(),
             random: AtomicU64::new(seed | 1),
             warm: Mutex::default(),
+            peers: Arc::default(),
             connections: AtomicUsize::new(0),
             tunnels: AtomicUsize::new(0),
             quiet: Notify::new(),
@@ -261,6 +268,13 @@ impl Worker {
     /// Connections and, among them, tunnels that are open.
     pub(crate) fn open(&self) -> (usize, usize) {
         (self.connections.load(Ordering::Relaxed), self.tunnels.load(Ordering::Relaxed))
+    }
+
+    /// How long a client's connection may be idle from now on: not long while connections are short.
+    pub(crate) fn idle(&self) -> Duration {
+        let idle = self.shared.settings.idle;
+        let open = self.connections.load(Ordering::Relaxed);
+        if is_short(open, self.shared.max_connections) { idle.min(SHORT_IDLE) } else { idle }
     }
 
     fn warm(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
@@ -384,7 +398,12 @@ impl Worker {
                     tracing::debug!(%error, "cannot set TCP_NODELAY"); // it is gone already
                     return;
                 }
-                let counted = self.count_connection();
+                let (open, most) = (self.connections.load(Ordering::Relaxed), self.shared.max_connections);
+                let Some(place) = self.peers.enter(peer.ip(), open, most) else {
+                    self.meter().refused(0, "too many connections from one address");
+                    return;
+                };
+                let counted = (self.count_connection(), place);
                 let worker = self.clone();
                 if secure {
                     tokio::spawn(async move {

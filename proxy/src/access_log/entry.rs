@@ -9,7 +9,8 @@ const MAX_PATH: usize = 4096;
 const MAX_REFERER: usize = 512;
 const MAX_AGENT: usize = 256;
 
-/// One finished request.
+/// One finished request. `method`, `path`, `referer` and `agent` may hold anything; the others are names, numbers and
+/// words that were checked when they were parsed (`host` by [`is_host`](crate::fields::is_host), `id` and `trace` too).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry<'a> {
     pub(crate) app: &'a str,
@@ -77,7 +78,7 @@ pub(super) fn json(entry: &Entry<'_>, second: &str, millis: u32, out: &mut Vec<u
         u64::from(millis),
     );
     out.extend_from_slice(b"Z\",\"app\":\"");
-    escape(entry.app.as_bytes(), out);
+    out.extend_from_slice(entry.app.as_bytes());
     out.push(b'"');
     if let Some(release) = entry.release {
         number(out, ",\"release\":", release);
@@ -87,21 +88,27 @@ pub(super) fn json(entry: &Entry<'_>, second: &str, millis: u32, out: &mut Vec<u
         escape(value, out);
         out.push(b'"');
     };
+    // Words that were checked when they were parsed: nothing in them needs escaping.
+    let word = |out: &mut Vec<u8>, key: &str, value: &[u8]| {
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(value);
+        out.push(b'"');
+    };
     if let Some(container) = entry.container {
-        text(out, ",\"container\":\"", container.as_bytes());
+        word(out, ",\"container\":\"", container.as_bytes());
     }
-    text(out, ",\"client\":\"", entry.client.as_bytes());
+    word(out, ",\"client\":\"", entry.client.as_bytes());
     text(out, ",\"method\":\"", cut(entry.method, MAX_METHOD));
-    text(out, ",\"scheme\":\"", entry.scheme.as_bytes());
-    text(out, ",\"host\":\"", entry.host);
+    word(out, ",\"scheme\":\"", entry.scheme.as_bytes());
+    word(out, ",\"host\":\"", entry.host);
     text(out, ",\"path\":\"", cut(without_query(entry.path), MAX_PATH));
-    text(out, ",\"protocol\":\"", entry.protocol.as_bytes());
+    word(out, ",\"protocol\":\"", entry.protocol.as_bytes());
     if let Some(tls) = entry.tls {
-        text(out, ",\"tls\":\"", tls.as_bytes());
+        word(out, ",\"tls\":\"", tls.as_bytes());
     }
-    text(out, ",\"id\":\"", entry.id);
+    word(out, ",\"id\":\"", entry.id);
     if !entry.trace.is_empty() {
-        text(out, ",\"trace\":\"", entry.trace);
+        word(out, ",\"trace\":\"", entry.trace);
     }
     number(out, ",\"status\":", u64::from(entry.status));
     number(out, ",\"received\":", entry.received);
@@ -153,7 +160,7 @@ pub(super) fn combined(entry: &Entry<'_>, second: &str, out: &mut Vec<u8>) {
         out.push(b'"');
     }
     out.extend_from_slice(b" host=\"");
-    escape_hex(entry.host, out);
+    out.extend_from_slice(entry.host); // checked when it was parsed, as all that follows
     out.extend_from_slice(b"\" app=");
     out.extend_from_slice(entry.app.as_bytes());
     if let Some(release) = entry.release {
@@ -161,7 +168,7 @@ pub(super) fn combined(entry: &Entry<'_>, second: &str, out: &mut Vec<u8>) {
     }
     let word = |out: &mut Vec<u8>, key: &[u8], value: &[u8]| {
         out.extend_from_slice(key);
-        escape_hex(value, out);
+        out.extend_from_slice(value);
     };
     if let Some(container) = entry.container {
         word(out, b" container=", container.as_bytes());
@@ -191,8 +198,19 @@ pub(super) fn combined(entry: &Entry<'_>, second: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
+/// Bytes that stand for themselves in both formats.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
+
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+    PLAIN[usize::from(byte)]
 }
 
 fn hex(digit: u8) -> u8 {

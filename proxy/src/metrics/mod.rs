@@ -167,7 +167,8 @@ fn connections(source: &Source, page: &mut Page) {
         "Requests that were refused before they were any app's.",
     );
     for ((status, reason), count) in refusals {
-        page.sample("_total", &[("code", &status.to_string()), ("reason", reason)], count);
+        let code = if status == 0 { "none".to_owned() } else { status.to_string() };
+        page.sample("_total", &[("code", &code), ("reason", reason)], count);
     }
 }
 

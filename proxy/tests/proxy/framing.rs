@@ -5,7 +5,7 @@ use crate::origin::{Origin, field};
 use crate::proxy::{Running, one};
 
 /// What must become of a vector.
-enum Fate {
+pub(crate) enum Fate {
     /// Refused with this status, and nothing reaches the origin.
     Refused(u16),
     /// Closed without an answer, and nothing reaches the origin.
@@ -13,11 +13,11 @@ enum Fate {
     /// Forwarded clean: exactly one request, with one framing, holding none of these texts.
     Clean(&'static [&'static str]),
 }
-use Fate::{Clean, Closed, Refused};
+pub(crate) use Fate::{Clean, Closed, Refused};
 
 /// A name, the rule, the request and what must become of it. Each is sent with `Host: app.test` in front of `fields`
 /// unless it brings its own request line.
-fn vectors() -> Vec<(&'static str, &'static str, String, Fate)> {
+pub(crate) fn vectors() -> Vec<(&'static str, &'static str, String, Fate)> {
     let post = |fields: &str, body: &str| format!("POST /v HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n{body}");
     let get = |fields: &str| format!("GET /v HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n");
     let raw = str::to_owned;

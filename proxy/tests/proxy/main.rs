@@ -3,6 +3,7 @@
 
 mod answers;
 mod control;
+mod differential;
 mod exchange;
 mod framing;
 mod handover;
@@ -10,6 +11,7 @@ mod inherited;
 mod origin;
 mod proxy;
 mod sites;
+mod slow;
 mod swaps;
 mod tcp;
 mod tls;
