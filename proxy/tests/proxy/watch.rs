@@ -143,6 +143,14 @@ fn value(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
+/// A request is counted when its answer has been written, which its client may see first.
+fn until_counted(at: SocketAddr, series: &str, count: f64) {
+    until(series, || {
+        TcpStream::connect(at).is_ok()
+            && value(&scrape(at, "GET /metrics HTTP/1.1\r\n\r\n"), series) == Some(count)
+    });
+}
+
 #[test]
 fn metrics_count_what_happened() {
     let origin = Origin::start(|peer| {
@@ -163,8 +171,8 @@ fn metrics_count_what_happened() {
     }
     assert_eq!(proxy.once("GET / HTTP/1.1\r\n\r\n").status, 400);
     assert_eq!(proxy.get("nobody.test", "/").status, 0);
-    until("metrics are answered", || TcpStream::connect(at).is_ok());
     let get = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    until_counted(at, "berth_proxy_request_duration_seconds_count{app=\"app\"}", 7.0);
     let page = scrape(at, get);
     assert!(page.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{page}");
     for (series, count) in [
@@ -210,9 +218,8 @@ fn what_fails_is_counted() {
     let at = free_address();
     let proxy = Running::start_watched(&one("app.test", dead), at);
     assert_eq!(proxy.get("app.test", "/").status, 502);
-    until("metrics are answered", || TcpStream::connect(at).is_ok());
+    until_counted(at, "berth_proxy_connect_failures_total{app=\"app\"}", 1.0);
     let page = scrape(at, "GET /metrics HTTP/1.0\r\n\r\n");
-    assert_eq!(value(&page, "berth_proxy_connect_failures_total{app=\"app\"}"), Some(1.0), "{page}");
     assert_eq!(value(&page, "berth_proxy_backends_ejected{app=\"app\"}"), Some(1.0), "{page}");
     assert_eq!(
         value(&page, "berth_proxy_requests_total{app=\"app\",code=\"502\",method=\"safe\"}"),
