@@ -34,6 +34,12 @@ const BOUNDS_US: [u64; 16] = [
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
+/// Name, help, and where a family's values are.
+type Family<G> = (&'static str, &'static str, G);
+type Counter = fn(&Totals) -> u64;
+/// And their sum in microseconds.
+type Durations = fn(&Totals) -> (&Latencies, u64);
+
 /// The whole page; `open` in OpenMetrics 1.0.0, else in the text format 0.0.4.
 pub(crate) fn render(source: &Source, open: bool) -> String {
     let mut page = Page::new(open);
@@ -59,7 +65,7 @@ fn requests(source: &Source, page: &mut Page) {
             page.sample("_total", &[("app", app), ("code", &code), ("method", method)], count);
         }
     }
-    let durations: [(&str, &str, fn(&Totals) -> (&Latencies, u64)); 2] = [
+    let durations: [Family<Durations>; 2] = [
         (
             "berth_proxy_request_duration_seconds",
             "From the end of a request's head to the end of its answer.",
@@ -78,7 +84,7 @@ fn requests(source: &Source, page: &mut Page) {
             page.histogram(app, latencies, &BOUNDS_US, sum_us);
         }
     }
-    let counters: [(&str, &str, fn(&Totals) -> u64); 5] = [
+    let counters: [Family<Counter>; 5] = [
         ("berth_proxy_received_bytes", "Bytes of request bodies, and from clients through tunnels.", |t| {
             t.received
         }),

@@ -55,7 +55,7 @@ fn two_thousand_slow_heads_hold_nobody_up_and_end_in_time() {
     }
     let during = latencies(&proxy, 1000);
     // Twice as long and a little more: this machine has other work too.
-    let allowed = p99(&before) * 2 + Duration::from_millis(20);
+    let allowed = p99(&before) * 2 + Duration::from_millis(50);
     assert!(p99(&during) <= allowed, "p99 went from {:?} to {:?}", p99(&before), p99(&during));
     // Each gets its 408 (RFC 9110 §15.5.9), however it drips.
     let mut text = String::new();
