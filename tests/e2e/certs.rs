@@ -277,6 +277,13 @@ fn failures(berth: &Berth) -> Result<()> {
     let list = berth.ok(&["letsencrypt:list", "acmefail"])?.stdout;
     ensure!(list.contains("failed 2 times: elsewhere.acmefail.test"), "{list}");
     ensure!(report(berth, "acmefail", "--ssl-problem")?.contains("elsewhere"), "it is in the report too");
+    // One such name does not take TLS from the others.
+    berth.ok(&["domains:add", "acmefail", "good.acmefail.test"])?;
+    let partly = berth.berth(&["letsencrypt:enable", "acmefail"])?;
+    ensure!(partly.code == 1 && partly.stderr.contains("elsewhere.acmefail.test: "), "{partly:?}");
+    ensure!(report(berth, "acmefail", "--ssl-covered-domains")? == "good.acmefail.test", "{partly:?}");
+    ensure!(report(berth, "acmefail", "--ssl-uncovered-domains")? == "elsewhere.acmefail.test", "{partly:?}");
+    trusted(berth, "good.acmefail.test", &acme.root_file()?)?;
     // It is left alone, and works again once the name leads here.
     let before = acme.orders();
     acme.lead("elsewhere.acmefail.test", "127.0.0.1")?;

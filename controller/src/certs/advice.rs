@@ -15,11 +15,13 @@ pub(super) struct Failure {
     pub(super) retry_after_secs: Option<u64>,
     /// The account is not known there any more.
     pub(super) no_account: bool,
+    /// Names that could not be proved, if it is because of those.
+    pub(super) bad: Vec<String>,
 }
 
 impl Failure {
     pub(super) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), retry_after_secs: None, no_account: false }
+        Self { text: text.into(), retry_after_secs: None, no_account: false, bad: Vec::new() }
     }
 }
 
@@ -43,7 +45,17 @@ pub(super) fn failure(error: &Error, retry_after_secs: Option<u64>) -> Failure {
         text: words(problem, None),
         retry_after_secs: (kind == "rateLimited").then_some(retry_after_secs.unwrap_or(3600)),
         no_account: kind == "accountDoesNotExist",
+        bad: match kind {
+            "rejectedIdentifier" | "unsupportedIdentifier" | "caa" => named(problem),
+            _ => Vec::new(),
+        },
     }
+}
+
+/// The names that a problem is about, if it says so (RFC 8555 §6.7.1).
+fn named(problem: &Problem) -> Vec<String> {
+    let subs = problem.subproblems.iter().filter_map(|sub| sub.identifier.as_ref());
+    subs.map(|identifier| identifier.authorized(false).to_string()).collect()
 }
 
 fn kind(problem: &Problem) -> &str {

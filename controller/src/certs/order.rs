@@ -356,7 +356,8 @@ async fn decide(order: &mut Order, proofs: &[Proof], fetch: &Fetch, say: Say<'_>
     }
     let reasons = reasons(order).await;
     if !reasons.is_empty() {
-        return Err(Failure::new(reasons.join("\n")));
+        let (bad, texts): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
+        return Err(Failure { bad, ..Failure::new(texts.join("\n")) });
     }
     Err(match status {
         Err(error) => said(error),
@@ -367,7 +368,7 @@ async fn decide(order: &mut Order, proofs: &[Proof], fetch: &Fetch, say: Say<'_>
 }
 
 /// What the server says of each name that it could not prove.
-async fn reasons(order: &mut Order) -> Vec<String> {
+async fn reasons(order: &mut Order) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -376,7 +377,7 @@ async fn reasons(order: &mut Order) -> Vec<String> {
         }
         let name = authorization.identifier().to_string();
         let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        found.extend(problems.map(|problem| words(problem, Some(&name))));
+        found.extend(problems.map(|problem| (name.clone(), words(problem, Some(&name)))));
     }
     found
 }

@@ -14,6 +14,8 @@ pub(super) const MAX_NAMES: usize = 100;
 /// How long changed domains must stay as they are before they are ordered: several changes are one order.
 const SETTLE_MS: i64 = 10_000;
 const MINUTE_MS: i64 = 60_000;
+/// How often an order is tried without the names that could not be proved, until all are tried again.
+const ROUNDS: u32 = 3;
 /// Pauses after the first, second … failure. Let's Encrypt allows five failures an hour and name.
 const PAUSES_MIN: [i64; 8] = [1, 5, 20, 60, 180, 360, 720, 1440];
 /// Top-level names that no public CA signs (RFC 6761, RFC 8375, and what CAs refuse).
@@ -28,6 +30,10 @@ pub(super) struct State {
     pub(super) names: Vec<String>,
     /// Failed tries in a row.
     pub(super) failures: u32,
+    /// Those of them that could not be proved.
+    pub(super) bad: Vec<String>,
+    /// How often it was tried without them since.
+    pub(super) rounds: u32,
     /// The last failure.
     pub(super) error: Option<String>,
     /// Not before this. Milliseconds since the Unix epoch.
@@ -69,6 +75,8 @@ pub(super) struct Due {
     pub(super) app: AppName,
     pub(super) slot: Slot,
     pub(super) names: Vec<HostPattern>,
+    /// Names that are left out because they could not be proved just now.
+    pub(super) without: Vec<HostPattern>,
 }
 
 /// What is to be done with one app's certificates.
@@ -106,8 +114,13 @@ pub(super) fn plan(subject: &Subject, now_ms: i64) -> Plan {
     plan.gone = subject.has.keys().filter(|slot| !wanted.contains_key(slot)).cloned().collect();
     for (slot, names) in wanted {
         let at = due_at(subject, &slot, &names);
+        let (good, bad) = split(subject, &slot, &names, now_ms);
         if at <= now_ms {
-            plan.due.push(Due { app: subject.app.clone(), slot: slot.clone(), names: names.clone() });
+            let (app, slot, names) = (subject.app.clone(), slot.clone(), names.clone());
+            plan.due.push(Due { app, slot, names, without: Vec::new() });
+        } else if !good.is_empty() {
+            plan.due.push(Due { app: subject.app.clone(), slot: slot.clone(), names: good, without: bad });
+            plan.wake_ms = Some(plan.wake_ms.map_or(at, |wake| wake.min(at)));
         } else {
             plan.wake_ms = Some(plan.wake_ms.map_or(at, |wake| wake.min(at)));
         }
@@ -137,6 +150,31 @@ fn due_at(subject: &Subject, slot: &Slot, names: &[HostPattern]) -> i64 {
     let same: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
     let other = state.failures > 0 && same != state.names.iter().map(String::as_str).collect();
     if other { needed } else { needed.max(state.next_ms) }
+}
+
+/// After a failure that is some names' alone: those that can have a certificate now, and those that cannot. One domain
+/// that leads elsewhere must not take TLS from the others.
+fn split(
+    subject: &Subject,
+    slot: &Slot,
+    names: &[HostPattern],
+    now_ms: i64,
+) -> (Vec<HostPattern>, Vec<HostPattern>) {
+    let Some(state) = subject.states.get(slot) else { return Default::default() };
+    if state.bad.is_empty() || state.rounds >= ROUNDS {
+        return Default::default();
+    }
+    let (bad, good): (Vec<_>, Vec<_>) =
+        names.iter().cloned().partition(|name| state.bad.iter().any(|bad| bad == name.as_str()));
+    match subject.has.get(slot) {
+        Some(has)
+            if serves(has, &good, &subject.settings.server)
+                && now_ms < renewal_ms(has.starts_ms, has.expires_ms, seed(&subject.app, slot)) =>
+        {
+            Default::default()
+        }
+        _ => (good, bad),
+    }
 }
 
 fn serves(has: &Has, names: &[HostPattern], server: &str) -> bool {

@@ -92,6 +92,35 @@ fn a_failure_holds_back_the_next_try_but_not_other_names() {
 }
 
 #[test]
+fn one_name_that_cannot_be_proved_does_not_hold_back_the_others() {
+    let mut shop = subject(&["shop.test", "bad.test", "www.shop.test"]);
+    let failed = State {
+        names: ["shop.test", "bad.test", "www.shop.test"].map(str::to_owned).to_vec(),
+        bad: vec!["bad.test".to_owned()],
+        failures: 1,
+        next_ms: NOW + MINUTE_MS,
+        ..State::default()
+    };
+    shop.states.insert(Slot::Main(0), failed.clone());
+    let planned = plan(&shop, NOW);
+    assert_eq!(planned.due[0].names, [host("shop.test"), host("www.shop.test")]);
+    assert_eq!(planned.due[0].without, [host("bad.test")]);
+    assert_eq!(planned.wake_ms, Some(NOW + MINUTE_MS), "all are tried again then");
+    shop.has.insert(Slot::Main(0), has(&["shop.test", "www.shop.test"], NOW, 90));
+    assert!(plan(&shop, NOW).due.is_empty(), "they have one");
+    shop.has.insert(Slot::Main(0), has(&["shop.test", "bad.test", "www.shop.test"], NOW - 80 * DAY, 90));
+    assert_eq!(plan(&shop, NOW).due[0].names.len(), 2, "they must not expire because of the other");
+    shop.has.insert(Slot::Main(0), has(&["shop.test", "www.shop.test"], NOW, 90));
+    assert_eq!(plan(&shop, NOW + MINUTE_MS).due[0].names.len(), 3);
+    shop.has.clear();
+    shop.states.insert(Slot::Main(0), State { rounds: ROUNDS, ..failed.clone() });
+    assert!(plan(&shop, NOW).due.is_empty(), "enough");
+    let all = failed.names.clone();
+    shop.states.insert(Slot::Main(0), State { bad: all, ..failed });
+    assert!(plan(&shop, NOW).due.is_empty(), "no name is left");
+}
+
+#[test]
 fn wildcards_need_dns_and_public_cas_public_names() {
     let mut shop = subject(&["shop.test", "*.shop.test"]);
     let skipped = plan(&shop, NOW).skipped;

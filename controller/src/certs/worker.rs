@@ -152,11 +152,14 @@ async fn get(platform: &Platform, due: &Due, settings: &Effective) -> Result<(),
     let kept = async {
         let key = place.key();
         let state = serde_json::to_vec(&State::default()).expect("a state has no failing serializers");
-        let writes = vec![
+        let mut writes = vec![
             Write::Put(key.clone(), kept::seal(platform, &key, &stored)?),
-            Write::Put(subjects::state_key(&due.app, &due.slot), state),
             Write::Delete(order::pending_key(&due.app, &due.slot)),
         ];
+        // What is known of names that were left out stays known.
+        if due.without.is_empty() {
+            writes.push(Write::Put(subjects::state_key(&due.app, &due.slot), state));
+        }
         platform.store().txn(vec![Compare::Present(format!("apps/{}", due.app))], writes).await?;
         super::publish(platform).await
     };
@@ -174,9 +177,18 @@ async fn failed(platform: &Platform, due: &Due, failure: Failure) -> Result<(), 
     let limited =
         failure.retry_after_secs.map(|secs| now + i64::try_from(secs.min(30 * 86_400)).unwrap_or(0) * 1000);
     subjects::update_state(platform, &due.app, &due.slot, |state| {
-        state.failures = state.failures.saturating_add(1);
-        state.names = due.names.iter().map(|name| name.as_str().to_owned()).collect();
-        state.error = Some(failure.text.clone());
+        let all = due.names.iter().chain(&due.without);
+        state.names = all.map(|name| name.as_str().to_owned()).collect();
+        if due.without.is_empty() {
+            state.failures = state.failures.saturating_add(1);
+            state.error = Some(failure.text.clone());
+            (state.bad, state.rounds) = (failure.bad.clone(), 0);
+        } else {
+            state.error = Some([state.error.as_deref().unwrap_or_default(), &failure.text].join("\n"));
+            state.bad.extend(failure.bad.iter().cloned());
+            // Anything else is not because of names: all wait.
+            state.rounds = if failure.bad.is_empty() { u32::MAX } else { state.rounds.saturating_add(1) };
+        }
         let pause = now + pause_ms(state.failures, seed(&due.app, &due.slot) ^ now.unsigned_abs());
         state.next_ms = limited.map_or(pause, |limited| limited.max(pause));
         state.limited_until_ms = limited.unwrap_or(0);
