@@ -11,9 +11,9 @@ pub(crate) mod wanted;
 
 use arc_swap::ArcSwap;
 use certificates::Certificates;
-use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig};
 use std::sync::Arc;
 
 /// Protocols offered to clients, the preferred one first (RFC 7301).
@@ -30,7 +30,9 @@ pub(crate) struct Configs {
 
 impl Configs {
     pub(crate) fn new(certificates: &Arc<ArcSwap<Certificates>>) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut provider = rustls::crypto::ring::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| rank(suite.suite()));
+        let provider = Arc::new(provider);
         let make = |challenge: bool, protocols: &[&[u8]]| -> Result<ServerConfig, rustls::Error> {
             let presented = Presented { certificates: certificates.clone(), challenge };
             let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -38,6 +40,7 @@ impl Configs {
                 .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
                 .with_no_client_auth()
                 .with_cert_resolver(Arc::new(presented));
+            config.ignore_client_order = true;
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             Ok(config)
         };
@@ -45,6 +48,20 @@ impl Configs {
         // One secret for all threads, changed every six hours: a client may come back to any of them.
         serve.ticketer = rustls::crypto::ring::Ticketer::new()?;
         Ok(Self { serve: Arc::new(serve), challenge: Arc::new(make(true, &[ACME_TLS])?) })
+    }
+}
+
+/// AES-128 before AES-256, and both before ChaCha20. All are beyond reach of any attack; with SHA-256, which processors
+/// have instructions for, a handshake takes a third less work than with SHA-384.
+fn rank(suite: CipherSuite) -> u8 {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 0,
+        CipherSuite::TLS13_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => 1,
+        _ => 2,
     }
 }
 
