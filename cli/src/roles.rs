@@ -52,7 +52,7 @@ pub(crate) fn commands() -> Vec<Command> {
                 .hide_default_value(true),
                 https("Where apps are served by TLS [default: port 443 beside port 80]"),
             ])
-            .args([subnet(), node()])
+            .args([subnet(), node(), proxy_protocol_from()])
             .args(watching())
             .arg(
                 Arg::new("stack-dir")
@@ -86,7 +86,7 @@ pub(crate) fn commands() -> Vec<Command> {
         ),
         role("proxy", "Run the proxy alone: requests to containers")
             .args([address("http", DEFAULT_HTTP, "Where apps are served"), node()])
-            .arg(https("Where apps are served by TLS [default: nowhere]"))
+            .args([https("Where apps are served by TLS [default: nowhere]"), proxy_protocol_from()])
             .args(watching())
             .arg(
                 Arg::new("take-over")
@@ -115,6 +115,15 @@ fn domain() -> Arg {
 
 fn address(id: &'static str, default: &'static str, help: &'static str) -> Arg {
     Arg::new(id).long(id).value_name("ADDRESS").default_value(default).value_parser(parse_address).help(help)
+}
+
+fn proxy_protocol_from() -> Arg {
+    Arg::new("proxy-protocol-from")
+        .long("proxy-protocol-from")
+        .value_name("NETWORK,...")
+        .value_delimiter(',')
+        .value_parser(clap::value_parser!(berth_proxy::Network))
+        .help("Load balancers whose connections begin with a PROXY header, such as 10.0.0.0/8")
 }
 
 fn https(help: &'static str) -> Arg {
@@ -251,7 +260,13 @@ fn proxy(matches: &ArgMatches) -> anyhow::Result<()> {
     if std::env::var_os(SUPERVISOR).is_none() {
         succeed_on_hangup()?; // else `berth up` starts the successor
     }
-    berth_proxy::run(options, stop)
+    let proxy_protocol_from =
+        matches.get_many::<berth_proxy::Network>("proxy-protocol-from").into_iter().flatten().copied();
+    let settings = berth_proxy::Settings {
+        proxy_protocol_from: proxy_protocol_from.collect(),
+        ..berth_proxy::Settings::default()
+    };
+    berth_proxy::Proxy::open(options, settings)?.serve(&stop)
 }
 
 /// On SIGHUP starts this program's file again, a newer one perhaps, as a proxy that takes over from this one.

@@ -49,7 +49,7 @@ pub(crate) fn app() -> App {
         restart: RestartPolicy::default(),
         stop: Stop::default(),
         mounts: Vec::new(),
-        tcp_ports: Vec::new(),
+        ports: Vec::new(),
         published: Vec::new(),
         current: None,
         next_version: 7,

@@ -5,6 +5,7 @@
 
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus};
 use berth_model::image::Process;
+use berth_model::ports::{HttpPort, PortMapping, PortRoutes, Scheme, TlsRoute, UdpRoute};
 use berth_model::release::App;
 use berth_model::route::{Backend, HttpRoute, RouteTable, Target, TcpRoute};
 use berth_model::{ContainerId, HostPattern, ReleaseVersion};
@@ -65,36 +66,88 @@ pub fn routes(serving: &[Serving<'_>], health: &impl Health) -> RouteTable {
     order.sort_by_key(|one| (one.app.created_ms, &one.app.name));
     let mut http: BTreeMap<HostPattern, HttpRoute> = BTreeMap::new();
     let mut tcp: BTreeMap<u16, TcpRoute> = BTreeMap::new();
+    let mut ports = Ports::default();
     for one in order {
-        let target = target(one, health);
+        let main = one.app.ports.iter().find(|mapping| mapping.is_main());
+        let target = target(one, main, health);
+        let route = |host: &HostPattern, target: &Target| HttpRoute {
+            host: host.clone(),
+            app: one.app.name.clone(),
+            release: one.release,
+            target: target.clone(),
+        };
         for host in &one.hosts {
-            http.entry(host.clone()).or_insert_with(|| HttpRoute {
-                host: host.clone(),
-                app: one.app.name.clone(),
-                release: one.release,
-                target: target.clone(),
-            });
+            http.entry(host.clone()).or_insert_with(|| route(host, &target));
         }
         if one.web.is_empty() {
             continue;
         }
-        for (port, container_port) in &one.app.tcp_ports {
-            tcp.entry(*port).or_insert_with(|| TcpRoute {
-                port: *port,
-                app: one.app.name.clone(),
-                backends: backends(one, health, |_| Some(*container_port)),
-            });
+        for mapping in one.app.ports.iter().filter(|mapping| !mapping.is_main()) {
+            let port = mapping.port;
+            let raw = || backends(one, health, Some(mapping));
+            let app = || one.app.name.clone();
+            match mapping.scheme {
+                Scheme::Tcp => {
+                    tcp.entry(port).or_insert_with(|| TcpRoute { port, app: app(), backends: raw() });
+                }
+                Scheme::Udp => {
+                    ports.udp.entry(port).or_insert_with(|| UdpRoute { port, app: app(), backends: raw() });
+                }
+                Scheme::Tls => {
+                    let backends = raw();
+                    for name in &one.hosts {
+                        ports.tls.entry((port, name.clone())).or_insert_with(|| TlsRoute {
+                            port,
+                            name: name.clone(),
+                            app: app(),
+                            backends: backends.clone(),
+                        });
+                    }
+                }
+                Scheme::Http | Scheme::Https | Scheme::Grpc | Scheme::Grpcs => {
+                    let target = Target::Backends { backends: raw() };
+                    let secure = mapping.scheme.is_secure();
+                    let (known, hosts) = ports.http.entry(port).or_insert_with(|| (secure, BTreeMap::new()));
+                    for host in one.hosts.iter().filter(|_| *known == secure) {
+                        hosts.entry(host.clone()).or_insert_with(|| route(host, &target));
+                    }
+                }
+            }
         }
     }
     RouteTable {
         revision: 0,
         http: http.into_values().collect(),
         tcp: tcp.into_values().collect(),
+        ports: ports.routes(),
         ..RouteTable::default()
     }
 }
 
-fn target(one: &Serving<'_>, health: &impl Health) -> Target {
+/// Further ports, while the owner of each is found.
+#[derive(Default)]
+struct Ports {
+    http: BTreeMap<u16, (bool, BTreeMap<HostPattern, HttpRoute>)>,
+    tls: BTreeMap<(u16, HostPattern), TlsRoute>,
+    udp: BTreeMap<u16, UdpRoute>,
+}
+
+impl Ports {
+    fn routes(self) -> PortRoutes {
+        let http = self.http.into_iter().map(|(port, (secure, hosts))| HttpPort {
+            port,
+            secure,
+            routes: hosts.into_values().collect(),
+        });
+        PortRoutes {
+            http: http.collect(),
+            tls: self.tls.into_values().collect(),
+            udp: self.udp.into_values().collect(),
+        }
+    }
+}
+
+fn target(one: &Serving<'_>, main: Option<&PortMapping>, health: &impl Health) -> Target {
     let Some(first) = one.web.first() else { return Target::NoWeb };
     if let Process::Static(site) = &first.run {
         let root = one
@@ -108,20 +161,20 @@ fn target(one: &Serving<'_>, health: &impl Health) -> Target {
             None => Target::Backends { backends: Vec::new() },
         };
     }
-    Target::Backends { backends: backends(one, health, |spec| spec.port) }
+    Target::Backends { backends: backends(one, health, main) }
 }
 
-fn backends(
-    one: &Serving<'_>,
-    health: &impl Health,
-    port: impl Fn(&ContainerSpec) -> Option<u16>,
-) -> Vec<Backend> {
+/// The ready containers: at the port that `mapping` leads to, or where they listen by themselves.
+fn backends(one: &Serving<'_>, health: &impl Health, mapping: Option<&PortMapping>) -> Vec<Backend> {
     let ready = one.web.iter().filter_map(|spec| {
         let status = health.status(&spec.id).filter(|status| is_ready(status))?;
+        let port = mapping.map(|mapping| mapping.container_port).or(spec.port)?;
         Some(Backend {
             container: spec.id.clone(),
             incarnation: status.incarnation,
-            address: SocketAddr::new(status.address?, port(spec)?),
+            address: SocketAddr::new(status.address?, port),
+            protocol: mapping.map_or_else(Default::default, |mapping| mapping.scheme.protocol()),
+            proxy_protocol: mapping.and_then(|mapping| mapping.proxy_protocol),
         })
     });
     let mut ready: Vec<_> = ready.collect();

@@ -4,6 +4,7 @@ use super::*;
 use crate::release::tests::{app, image};
 use crate::release::{Parts, desire, release};
 use berth_model::image::StaticSite;
+use berth_model::ports::AppProtocol;
 use berth_model::site::SiteRules;
 use berth_model::{AppName, ProcessType};
 use std::net::{IpAddr, Ipv4Addr};
@@ -71,6 +72,8 @@ fn only_ready_containers_get_traffic() {
         container: specs[0].id.clone(),
         incarnation: 3,
         address: "10.0.0.9:5000".parse().expect("valid"),
+        protocol: AppProtocol::Http1,
+        proxy_protocol: None,
     };
     assert_eq!(backends, &[expected]);
 }
@@ -111,7 +114,7 @@ fn a_static_site_is_served_from_where_its_node_has_it() {
 
 #[test]
 fn one_host_and_one_port_belong_to_the_older_app() {
-    let old = App { tcp_ports: vec![(6000, 7000)], ..app() };
+    let old = App { ports: mappings(&["tcp:6000:7000"]), ..app() };
     let young = App { name: AppName::parse("young").expect("valid"), created_ms: 2, ..old.clone() };
     let specs = specs(1);
     let health = BTreeMap::from([(specs[0].id.clone(), running(true))]);
@@ -123,4 +126,38 @@ fn one_host_and_one_port_belong_to_the_older_app() {
         assert_eq!((&table.http[0].app, &table.tcp[0].app), (&old.name, &old.name));
         assert_eq!(table.tcp[0].backends[0].address.port(), 7000);
     }
+}
+
+fn mappings(words: &[&str]) -> Vec<PortMapping> {
+    words.iter().map(|word| word.parse().expect("valid")).collect()
+}
+
+#[test]
+fn further_ports_lead_by_host_name_and_datagram() {
+    let ports =
+        mappings(&["grpc:80:9000", "grpcs:443:9000", "http:8080:8000", "tls:8443:4433", "udp:53:5353"]);
+    let first = App { ports, ..app() };
+    let second = App { name: AppName::parse("second").expect("valid"), created_ms: 2, ..first.clone() };
+    let specs = specs(1);
+    let health = BTreeMap::from([(specs[0].id.clone(), running(true))]);
+    let host = |name: &str| vec![HostPattern::parse(name).expect("valid")];
+    let serving = [(&first, "one.test"), (&second, "two.test")].map(|(app, name)| Serving {
+        app,
+        hosts: host(name),
+        release: None,
+        web: specs.iter().collect(),
+    });
+    let table = routes(&serving, &health);
+    let backend = |target: &Target| match target {
+        Target::Backends { backends } => (backends[0].address.port(), backends[0].protocol),
+        other => panic!("{other:?}"),
+    };
+    assert!(table.http.iter().all(|route| backend(&route.target) == (9000, AppProtocol::H2c)));
+    let [http] = &table.ports.http[..] else { panic!("{:?}", table.ports.http) };
+    assert_eq!((http.port, http.secure, http.routes.len()), (8080, false, 2));
+    assert_eq!(backend(&http.routes[0].target), (8000, AppProtocol::Http1));
+    let names: Vec<_> = table.ports.tls.iter().map(|route| (route.port, route.name.as_str())).collect();
+    assert_eq!(names, [(8443, "one.test"), (8443, "two.test")]);
+    let [udp] = &table.ports.udp[..] else { panic!("{:?}", table.ports.udp) };
+    assert_eq!((udp.port, &udp.app, udp.backends[0].address.port()), (53, &first.name, 5353));
 }

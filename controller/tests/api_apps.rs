@@ -70,8 +70,18 @@ async fn bad_input_is_refused_with_its_reason_and_changes_nothing() {
         ("PATCH", "/v1/apps/none", Some(json!({})), StatusCode::NOT_FOUND),
         ("PATCH", "/v1/apps/hello", Some(json!({"stopped": true})), StatusCode::BAD_REQUEST),
         ("PATCH", "/v1/apps/hello", Some(json!({"deploy_branch": "a b"})), StatusCode::BAD_REQUEST),
-        ("PATCH", "/v1/apps/hello", Some(json!({"tcp_ports": [[0, 1]]})), StatusCode::BAD_REQUEST),
-        ("PATCH", "/v1/apps/hello", Some(json!({"tcp_ports": [[2222, 1]]})), StatusCode::CONFLICT),
+        (
+            "PATCH",
+            "/v1/apps/hello",
+            Some(json!({"ports": [{"scheme": "tcp", "port": 0, "container_port": 1}]})),
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "PATCH",
+            "/v1/apps/hello",
+            Some(json!({"ports": [{"scheme": "tcp", "port": 2222, "container_port": 1}]})),
+            StatusCode::CONFLICT,
+        ),
         ("POST", "/v1/apps/hello/scale", Some(json!({"formation": {"web": 1001}})), StatusCode::BAD_REQUEST),
         ("POST", "/v1/apps/hello/scale", Some(json!({"formation": {"web": -1}})), StatusCode::BAD_REQUEST),
         ("POST", "/v1/apps/hello/scale", Some(json!({"formation": {"a b": 1}})), StatusCode::BAD_REQUEST),
@@ -220,17 +230,17 @@ async fn two_at_once_cannot_take_one_domain() {
 }
 
 #[tokio::test]
-async fn tcp_ports_belong_to_one_app() {
+async fn ports_belong_to_one_app() {
     let controller = Controller::start().await;
     controller.create("one").await;
     controller.create("two").await;
-    let ports = Some(json!({"tcp_ports": [[7000, 7]]}));
+    let ports = Some(json!({"ports": [{"scheme": "tcp", "port": 7000, "container_port": 7}]}));
     assert_eq!(controller.call("PATCH", "/v1/apps/one", ports.clone()).await.end(), "done");
     assert_eq!(controller.call("PATCH", "/v1/apps/two", ports).await.status, StatusCode::CONFLICT);
     let branch = Some(json!({"deploy_branch": "trunk"}));
     assert_eq!(controller.call("PATCH", "/v1/apps/one", branch).await.end(), "done");
     let info = controller.get("/v1/apps/one").await.json();
-    assert_eq!((&info["tcp_ports"], &info["deploy_branch"]), (&json!([[7000, 7]]), &json!("trunk")));
+    assert_eq!((&info["ports"][0]["container_port"], &info["deploy_branch"]), (&json!(7), &json!("trunk")));
 }
 
 #[tokio::test]

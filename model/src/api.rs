@@ -354,8 +354,8 @@ pub struct AppInfo {
     pub stopped: bool,
     /// Directories of the node inside every container.
     pub mounts: Vec<Mount>,
-    /// (proxy port, container port).
-    pub tcp_ports: Vec<(u16, u16)>,
+    /// Ports of the proxy that lead to the app.
+    pub ports: Vec<crate::ports::PortMapping>,
     /// Limits by process type, where they differ from the defaults.
     pub limits: BTreeMap<ProcessType, Limits>,
 }
@@ -396,8 +396,8 @@ pub struct PatchApp {
     pub stack: Option<String>,
     /// New list of mounts.
     pub mounts: Option<Vec<Mount>>,
-    /// New list of (proxy port, container port).
-    pub tcp_ports: Option<Vec<(u16, u16)>>,
+    /// New list of ports of the proxy that lead to the app.
+    pub ports: Option<Vec<crate::ports::PortMapping>>,
     /// New limits of these process types.
     pub limits: Option<BTreeMap<ProcessType, Limits>>,
 }

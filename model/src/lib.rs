@@ -15,6 +15,7 @@ pub mod image;
 pub mod image_name;
 pub mod names;
 pub mod node;
+pub mod ports;
 pub mod procfile;
 pub mod registry;
 pub mod release;

@@ -61,9 +61,9 @@ pub struct App {
     /// Directories of the node inside every container.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// Raw TCP ports the proxy listens on for `web`: (proxy port, container port).
-    #[serde(default)]
-    pub tcp_ports: Vec<(u16, u16)>,
+    /// Ports of the proxy that lead to `web`.
+    #[serde(default, alias = "tcp_ports")]
+    pub ports: Vec<crate::ports::PortMapping>,
     /// Ports of the node published into `web.1` directly.
     #[serde(default)]
     pub published: Vec<PublishedPort>,

@@ -1,5 +1,6 @@
 //! Routes: what the proxy serves. One immutable table, swapped whole.
 
+use crate::ports::{AppProtocol, PortRoutes, ProxyProtocol};
 use crate::site::SiteRules;
 use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ pub struct RouteTable {
     /// Raw TCP routes; no two have the same port.
     #[serde(default)]
     pub tcp: Vec<TcpRoute>,
+    /// Further HTTP listeners, TLS led by server name, UDP.
+    #[serde(default)]
+    pub ports: PortRoutes,
     /// What holds for all of them.
     #[serde(default)]
     pub settings: ProxySettings,
@@ -141,6 +145,12 @@ pub struct Backend {
     pub incarnation: u32,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it speaks, where it is sent HTTP.
+    #[serde(default, skip_serializing_if = "AppProtocol::is_default")]
+    pub protocol: AppProtocol,
+    /// What connections to it begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// A port of the proxy whose connections go, byte for byte, to one of the containers.
@@ -169,7 +179,7 @@ pub struct ProxyStatus {
     pub certificates_revision: u64,
     /// Containers that are no longer in its table but still have requests or tunnels in flight, and how many.
     pub draining: BTreeMap<ContainerId, u64>,
-    /// Ports it could not listen on, and why.
+    /// Ports it could not listen on, TCP or UDP, and why.
     #[serde(default)]
     pub tcp_errors: BTreeMap<u16, String>,
 }

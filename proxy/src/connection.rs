@@ -6,7 +6,9 @@
 use crate::access_log::{self, Entry};
 use crate::buffer::{Buf, Head};
 use crate::exchange::{self, Job, Outcome, Trace};
+use crate::exchange2;
 use crate::fields::HeadEnd;
+use crate::front2::{self, Connection};
 use crate::head::{self, Method, Origin, Refusal, Request};
 use crate::io::{self, Progress, Socket, Timer};
 use crate::pages::{self, Page};
@@ -18,6 +20,7 @@ use crate::trace_context;
 use crate::tunnel::{self, Moved};
 use crate::upstream::Lease;
 use crate::worker::Worker;
+use berth_model::ports::AppProtocol;
 use berth_model::route::AccessLogFormat;
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -43,32 +46,47 @@ pub(crate) struct Front {
     pub(crate) peer: SocketAddr,
     /// The port of ours it connected to.
     pub(crate) port: u16,
+    /// That port, if it is none of the main ones.
+    pub(crate) listener: Option<u16>,
     /// The name whose certificate it was presented; `None` without TLS.
     pub(crate) name: Option<Box<str>>,
     /// The version of TLS.
     pub(crate) tls: Option<&'static str>,
 }
 
-struct Client<S> {
+impl Front {
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.name.is_some() { "https" } else { "http" }
+    }
+}
+
+/// A client: its connection, or one stream of it.
+pub(crate) struct Client<S> {
     worker: Arc<Worker>,
     stream: S,
-    peer: String,
-    front: Front,
+    peer: Arc<str>,
+    front: Arc<Front>,
     input: Option<Buf>,
     timer: Timer,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ends an idle connection.
+    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// It has sent nothing yet.
+    fresh: bool,
 }
 
 /// What comes after a request.
-enum Next {
+pub(crate) enum Next {
     Again,
     /// Close; the client may still be sending, and must get to read the answer.
     Linger,
     Close,
     Tunnel(Box<Tunnel>),
+    /// The client began with the preface of HTTP/2 (RFC 9113 §3.4), which is still in the buffer.
+    Http2,
 }
 
-struct Tunnel {
+/// An app's side of a WebSocket.
+pub(crate) struct Tunnel {
     lease: Lease,
     app: TcpStream,
     early: Option<Buf>,
@@ -95,11 +113,13 @@ enum Arrival {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve<S: Socket>(worker: Arc<Worker>, stream: S, front: Front) {
+pub(crate) async fn serve<S: Socket + 'static>(worker: Arc<Worker>, stream: S, front: Front) {
     let due = Instant::now() + worker.shared.settings.idle;
-    let stopped = Box::pin(worker.stop.clone().cancelled_owned());
-    let peer = front.peer.ip().to_canonical().to_string();
-    let mut client = Client { worker, stream, peer, front, input: None, timer: Timer::new(due), stopped };
+    let stopped = Some(Box::pin(worker.stop.clone().cancelled_owned()));
+    let peer = front.peer.ip().to_canonical().to_string().into();
+    let timer = Timer::new(due);
+    let front = Arc::new(front);
+    let mut client = Client { worker, stream, peer, front, input: None, timer, stopped, fresh: true };
     loop {
         let next = match client.arrival().await {
             Arrival::Closed => Next::Close,
@@ -112,11 +132,26 @@ pub(crate) async fn serve<S: Socket>(worker: Arc<Worker>, stream: S, front: Fron
             Next::Close => return,
             Next::Linger => return Box::pin(client.linger()).await,
             Next::Tunnel(tunnel) => return Box::pin(client.tunnel(*tunnel)).await,
+            Next::Http2 => {
+                let Client { worker, stream, peer, front, input, .. } = client;
+                let of = Connection { worker, socket: Arc::new(stream), peer, front };
+                return Box::pin(front2::serve(of, input)).await;
+            }
         }
     }
 }
 
 impl<S: Socket> Client<S> {
+    /// One stream of a connection that carries many.
+    pub(crate) fn of_stream(worker: Arc<Worker>, stream: S, peer: Arc<str>, front: Arc<Front>) -> Self {
+        let timer = Timer::new(Instant::now() + worker.shared.settings.progress);
+        Self { worker, stream, peer, front, input: None, timer, stopped: None, fresh: false }
+    }
+
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Waits for a request and reads its head.
     async fn arrival(&mut self) -> Arrival {
         let span = self.worker.shared.settings.header_read;
@@ -179,7 +214,8 @@ impl<S: Socket> Client<S> {
             }
             // With a successor there is no hurry: the next request is answered as the last one, so that none is lost that
             // is on its way already.
-            if stopped.as_mut().poll(cx).is_ready() && !worker.shared.gave_way() {
+            let told = stopped.as_mut().is_some_and(|stopped| stopped.as_mut().poll(cx).is_ready());
+            if told && !worker.shared.gave_way() {
                 return Poll::Ready(false);
             }
             timer.poll(cx, due, span).map(|()| false)
@@ -193,7 +229,6 @@ impl<S: Socket> Client<S> {
         let now = access_log::unix_time();
         let Some(buf) = &mut self.input else { return Next::Close };
         let settings = &self.worker.shared.settings;
-        let (progress_span, linger) = (settings.progress, settings.linger);
         let id = self.worker.request_id();
         let trace = self
             .worker
@@ -203,7 +238,7 @@ impl<S: Socket> Client<S> {
         let origin = Origin {
             peer: &self.peer,
             port: self.front.port,
-            scheme: if self.front.name.is_some() { "https" } else { "http" },
+            scheme: self.front.scheme(),
             trusted: settings.trust_forwarded,
             now_ms: io::micros(now) / 1000,
             id: &id,
@@ -213,22 +248,37 @@ impl<S: Socket> Client<S> {
         let mut head = Head::take();
         let request = match head::parse(&buf.data()[..length], &origin, &mut head.0) {
             Ok(request) => request,
+            Err(_) if self.fresh && front2::is_preface(&buf.data()[..length]) => return Next::Http2,
             Err(refusal) => return self.refuse(refusal).await,
         };
         buf.consume(length);
-        match self.ahead_of_routes(&request, &head.0) {
+        self.fresh = false;
+        self.respond(&request, &head, started, now).await
+    }
+
+    /// Serves a request, the body of which is still to be read.
+    pub(crate) async fn respond(
+        &mut self,
+        request: &Request,
+        head: &Head,
+        started: Instant,
+        now: std::time::Duration,
+    ) -> Next {
+        let settings = &self.worker.shared.settings;
+        let (progress_span, linger) = (settings.progress, settings.linger);
+        match self.ahead_of_routes(request, &head.0) {
             None => {}
             Some(Ahead::Misdirected) => {
-                return self.page(Page::MISDIRECTED, &request, &head.0, &mut Trace::default()).await;
+                return self.page(Page::MISDIRECTED, request, &head.0, &mut Trace::default()).await;
             }
             Some(Ahead::Challenge(answer)) => {
-                let close = self.closes_after(&request);
-                head.0.clear();
-                pages::text(&answer, request.method, close, &mut head.0);
-                return self.answer_own(&head.0, close).await;
+                let close = self.closes_after(request);
+                let mut out = Head::take();
+                pages::text(&answer, request.method, close, &mut out.0);
+                return self.answer_own(&out.0, close).await;
             }
             Some(Ahead::Secure { port }) => {
-                let close = self.closes_after(&request);
+                let close = self.closes_after(request);
                 let mut out = Head::take();
                 let (host, target) = (&head.0[request.host.clone()], &head.0[request.target.clone()]);
                 pages::secure(host, port, target, request.method, close, &mut out.0);
@@ -236,16 +286,20 @@ impl<S: Socket> Client<S> {
                 let route = self.worker.shared.table.load().find(host).cloned();
                 if let Some(route) = route {
                     let account = route.stats.enter(self.worker.index);
-                    self.log(&route, &account, &request, &head.0, &trace, false, started, now);
+                    self.log(&route, &account, request, &head.0, &trace, false, started, now);
                 }
                 return self.answer_own(&out.0, close).await;
             }
         }
         let found = {
             let table = self.worker.shared.table.load();
-            match table.find(&head.0[request.host.clone()]) {
+            match table.find_at(self.front.listener, &head.0[request.host.clone()]) {
                 None if table.known => {
                     self.worker.meter().unknown_hosts.add(1);
+                    if request.streamed {
+                        // Its neighbours on the connection go on.
+                        return self.page(Page::MISDIRECTED, request, &head.0, &mut Trace::default()).await;
+                    }
                     return Next::Close; // no answer at all: nothing here is called that
                 }
                 found => found.cloned(),
@@ -254,7 +308,7 @@ impl<S: Socket> Client<S> {
         let mut trace = Trace::default();
         let Some(mut route) = found else {
             // Just started, without a table and without a controller to ask.
-            return self.page(Page::UNAVAILABLE, &request, &head.0, &mut trace).await;
+            return self.page(Page::UNAVAILABLE, request, &head.0, &mut trace).await;
         };
         let account = route.stats.enter(self.worker.index);
         let progress = Progress::new(started, progress_span);
@@ -265,7 +319,7 @@ impl<S: Socket> Client<S> {
                 let answering = static_files::answer(
                     site,
                     &self.stream,
-                    &request,
+                    request,
                     &head.0,
                     stopping,
                     &progress,
@@ -273,19 +327,26 @@ impl<S: Socket> Client<S> {
                 );
                 io::watch(&self.stream, &mut self.timer, &progress, linger, answering).await
             }
-            Target::Backends(_) => {
+            Target::Backends(backends) => {
+                let over_http2 =
+                    backends.first().is_some_and(|backend| backend.name.protocol == AppProtocol::H2c);
                 let Self { worker, stream, input, timer, .. } = &mut *self;
                 let job = Job {
                     worker,
                     client: stream,
                     input,
-                    request: &request,
+                    request,
                     head: &head.0,
                     route: &mut route,
                     progress: &progress,
                     trace: &mut trace,
                 };
-                io::watch(stream, timer, &progress, linger, exchange::forward(job)).await
+                if over_http2 {
+                    let forwarding = Box::pin(exchange2::forward(job)); // boxed: others need not have its size
+                    io::watch(stream, timer, &progress, linger, forwarding).await
+                } else {
+                    io::watch(stream, timer, &progress, linger, exchange::forward(job)).await
+                }
             }
         };
         let outcome = outcome.unwrap_or_else(|| {
@@ -307,13 +368,13 @@ impl<S: Socket> Client<S> {
                 self.stream.cut();
                 Next::Close
             }
-            Outcome::Fail(page) => self.page(page, &request, &head.0, &mut trace).await,
+            Outcome::Fail(page) => self.page(page, request, &head.0, &mut trace).await,
             Outcome::Tunnel { lease, stream, early } => {
                 tunnel = Some((lease, stream, early));
                 Next::Close
             }
         };
-        self.log(&route, &account, &request, &head.0, &trace, aborted, started, now);
+        self.log(&route, &account, request, &head.0, &trace, aborted, started, now);
         match tunnel {
             Some((lease, app, early)) => Next::Tunnel(Box::new(Tunnel { lease, app, early, account })),
             None => next,
@@ -335,7 +396,7 @@ impl<S: Socket> Client<S> {
                     let answer = std::str::from_utf8(token).ok().and_then(|token| certificates.token(token));
                     return answer.map(|answer| Ahead::Challenge(answer.into()));
                 }
-                let port = self.worker.shared.https?;
+                let port = self.worker.shared.https.filter(|_| self.front.listener.is_none())?;
                 let host = std::str::from_utf8(&head[request.host.clone()]).ok()?;
                 certificates.find(host).map(|_| Ahead::Secure { port })
             }
@@ -380,7 +441,11 @@ impl<S: Socket> Client<S> {
             method: &head[request.method_text.clone()],
             host: &head[request.host.clone()],
             path: &head[request.target.clone()],
-            protocol: if request.old { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match request {
+                Request { streamed: true, .. } => "HTTP/2",
+                Request { old: true, .. } => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
             scheme: if self.front.name.is_some() { "https" } else { "http" },
             tls: self.front.tls,
             status: trace.status,
@@ -426,7 +491,7 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    async fn refuse(&mut self, refusal: Refusal) -> Next {
+    pub(crate) async fn refuse(&mut self, refusal: Refusal) -> Next {
         tracing::debug!(client = %self.peer, status = refusal.status, reason = refusal.reason, "refused a request");
         self.worker.meter().refused(refusal.status, refusal.reason);
         let mut out = Head::take();
@@ -461,7 +526,7 @@ impl<S: Socket> Client<S> {
     }
 
     /// Copies both ways until both sides have ended or tunnels are ended.
-    async fn tunnel(mut self, tunnel: Tunnel) {
+    pub(crate) async fn tunnel(mut self, tunnel: Tunnel) {
         let Tunnel { lease, app, early, account } = tunnel;
         let _counted = self.worker.count_tunnel();
         let mut moved = Moved::default();

@@ -10,9 +10,10 @@ use crate::head::{Framing, Request};
 use crate::io::{self, Progress, Socket};
 use crate::pages::Page;
 use crate::reply::{self, Reply};
+use crate::search::Search;
 use crate::settings::MAX_HEAD;
-use crate::table::{Route, Target};
-use crate::upstream::{self, Backend, Choice, Connection, Lease};
+use crate::table::Route;
+use crate::upstream::{self, Backend, Connection, Lease};
 use crate::worker::Worker;
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -24,8 +25,6 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Backends or connections tried for one request.
-const MAX_ATTEMPTS: u32 = 4;
 /// Interim answers passed on for one request.
 const MAX_INTERIM: u32 = 16;
 /// Bodies up to this size are copied behind the head and written in one piece: cheaper than a vectored write.
@@ -79,7 +78,7 @@ pub(crate) struct Job<'a, S> {
 }
 
 /// How the answer's side ended.
-enum Fate {
+pub(crate) enum Fate {
     /// The app closed the connection without a byte.
     Silent,
     /// The app's answer makes no sense; the client has got nothing.
@@ -95,7 +94,7 @@ enum Fate {
 }
 
 /// How the request's side ended early.
-enum Stopped {
+pub(crate) enum Stopped {
     /// The client went away.
     Client,
     /// The client's chunks make no sense.
@@ -104,15 +103,21 @@ enum Stopped {
     App,
 }
 
+/// The body that follows a request's head.
+pub(crate) fn body_of(request: &Request) -> Body {
+    match request.framing {
+        Framing::None => Body::none(),
+        Framing::Length(length) => Body::Length(length),
+        Framing::Chunked if request.streamed => Body::UntilClose,
+        Framing::Chunked => Body::chunked(),
+    }
+}
+
 /// Forwards one request.
 pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
     let Job { worker, client, input, request, head, route, progress, trace } = job;
     let chunked = request.framing == Framing::Chunked;
-    let mut body = match request.framing {
-        Framing::None => Body::none(),
-        Framing::Length(length) => Body::Length(length),
-        Framing::Chunked => Body::chunked(),
-    };
+    let mut body = body_of(request);
     // What came with the head already; it stays in the buffer until the app has begun to answer, to be sent again.
     let (mut used, mut first) = (0, 0);
     if let Some(buf) = input.as_mut().filter(|buf| !body.is_done() && !buf.is_empty()) {
@@ -128,37 +133,20 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         *input = None;
     }
     let idempotent = request.method.is_idempotent();
-    let mut tried: Vec<Arc<Backend>> = Vec::new();
+    let mut search = Search::default();
     let mut fresh = false;
-    let mut stale = 0_u32;
-    while trace.attempts < MAX_ATTEMPTS && stale < MAX_ATTEMPTS {
-        let Target::Backends(backends) = &route.target else { return Outcome::Fail(Page::BAD_GATEWAY) };
-        if backends.is_empty() {
-            return Outcome::Fail(Page::UNAVAILABLE);
-        }
-        let lease = match upstream::choose(backends, &tried, worker.random()) {
-            Choice::Leased(lease) => lease,
-            Choice::Exhausted => break,
-            Choice::Stale => {
-                stale += 1;
-                match worker.shared.table.load().find(&head[request.host.clone()]) {
-                    Some(newer) => *route = newer.clone(),
-                    None => return Outcome::Fail(Page::UNAVAILABLE),
-                }
-                continue;
-            }
+    loop {
+        let lease = match search.lease(worker, route, &head[request.host.clone()], trace) {
+            Ok(lease) => lease,
+            Err(page) => return Outcome::Fail(page),
         };
-        trace.attempts += 1;
-        trace.backend = Some(lease.backend.clone());
         let pooled = if fresh { None } else { upstream::reuse(&lease, worker.index, !idempotent) };
         let connection = match pooled {
             Some(connection) => connection,
             None => match connect(&lease, worker, trace).await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    tracing::debug!(app = %route.app, container = %lease.backend.name.container, %error, "cannot connect");
-                    lease.backend.failed();
-                    tried.push(lease.backend.clone());
+                    search.unreachable(&lease, route, &error);
                     continue;
                 }
             },
@@ -213,8 +201,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 if connection.reused {
                     fresh = true;
                 } else {
-                    lease.backend.failed();
-                    tried.push(lease.backend.clone());
+                    search.failed(&lease);
                 }
                 if !again {
                     return Outcome::Fail(Page::BAD_GATEWAY);
@@ -240,7 +227,6 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             }
         }
     }
-    Outcome::Fail(Page::BAD_GATEWAY)
 }
 
 /// A new connection to the leased backend.
@@ -255,7 +241,7 @@ async fn connect(lease: &Lease, worker: &Worker, trace: &mut Trace) -> std::io::
 }
 
 /// Marks `used` bytes as done with, and gives the buffer back if nothing else is in it.
-fn release(input: &mut Option<Buf>, used: usize) {
+pub(crate) fn release(input: &mut Option<Buf>, used: usize) {
     if let Some(buf) = input {
         buf.consume(used);
         if buf.is_empty() {
@@ -265,11 +251,11 @@ fn release(input: &mut Option<Buf>, used: usize) {
 }
 
 /// Runs both directions until the answer is complete. `Err` is what to do when the client spoiled it.
-async fn both(
+pub(crate) async fn both<T>(
     up: impl Future<Output = Result<(), Stopped>>,
-    down: impl Future<Output = Fate>,
+    down: impl Future<Output = T>,
     progress: &Progress,
-) -> Result<Fate, Outcome> {
+) -> Result<T, Outcome> {
     let mut up = pin!(up);
     let mut down = pin!(down);
     let mut uploading = true;
@@ -331,6 +317,12 @@ impl<S: Socket> Upload<'_, S> {
             io::readable(client).await.map_err(|_| Stopped::Client)?;
             let buf = input.get_or_insert_with(Buf::take);
             match io::read(client, buf.space()).await {
+                Ok(0) if matches!(body, Body::UntilClose) => {
+                    *body = Body::none();
+                    *input = None;
+                    let last = &mut [IoSlice::new(LAST_CHUNK)];
+                    return io::write_all(app, last, |_| progress.touch()).await.map_err(|_| Stopped::App);
+                }
                 Ok(0) | Err(_) => return Err(Stopped::Client),
                 Ok(count) => buf.filled(count),
             }

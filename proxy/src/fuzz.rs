@@ -206,6 +206,7 @@ pub fn answer_head(input: &[u8]) {
         keep_alive: !flag(flags, 2),
         websocket: flag(flags, 3) && !old && method == Method::Get,
         expects_continue: false,
+        streamed: false,
     };
     let Ok(Some(length)) = HeadEnd::default().find(data, false) else { return };
     let mut out = Vec::new();

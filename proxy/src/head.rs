@@ -64,6 +64,8 @@ pub(crate) struct Request {
     pub(crate) websocket: bool,
     /// Waits for `100 Continue` before it sends its body.
     pub(crate) expects_continue: bool,
+    /// The client's side is an HTTP/2 stream: bodies end with it and are not coded.
+    pub(crate) streamed: bool,
 }
 
 /// A request that is not answered by an app: the status, and what is wrong in a few words.
@@ -94,30 +96,30 @@ pub(crate) struct Origin<'a> {
     pub(crate) body_arrived: bool,
 }
 
-const fn refuse(status: u16, reason: &'static str) -> Refusal {
+pub(crate) const fn refuse(status: u16, reason: &'static str) -> Refusal {
     Refusal { status, reason }
 }
 
 /// Fields that only one of may come, while they are gathered.
 #[derive(Default)]
-struct Found<'b> {
-    host: Option<&'b [u8]>,
-    length: Option<u64>,
-    chunked: bool,
-    connection: bool,
-    close: bool,
-    keep_alive: bool,
-    upgrade_listed: bool,
-    websocket: bool,
-    expects_continue: bool,
-    id: Option<&'b [u8]>,
+pub(crate) struct Found<'b> {
+    pub(crate) host: Option<&'b [u8]>,
+    pub(crate) length: Option<u64>,
+    pub(crate) chunked: bool,
+    pub(crate) connection: bool,
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) upgrade_listed: bool,
+    pub(crate) websocket: bool,
+    pub(crate) expects_continue: bool,
+    pub(crate) id: Option<&'b [u8]>,
     /// A valid `traceparent`, if there is just one.
-    trace: Option<&'b [u8]>,
-    traces: u32,
-    forwarded_for: Option<&'b [u8]>,
-    forwarded_proto: Option<&'b [u8]>,
-    forwarded_host: Option<&'b [u8]>,
-    forwarded_port: Option<&'b [u8]>,
+    pub(crate) trace: Option<&'b [u8]>,
+    pub(crate) traces: u32,
+    pub(crate) forwarded_for: Option<&'b [u8]>,
+    pub(crate) forwarded_proto: Option<&'b [u8]>,
+    pub(crate) forwarded_host: Option<&'b [u8]>,
+    pub(crate) forwarded_port: Option<&'b [u8]>,
 }
 
 /// Parses the whole head `head` and writes the one to send on to `out`, which is empty.
@@ -162,14 +164,39 @@ pub(crate) fn parse(head: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Resu
     }
     let expects_continue = found.expects_continue && has_body && !old && !origin.body_arrived;
 
+    let line = Line { method, known, path, host, old, websocket, expects_continue, framing };
+    Ok(compose(&line, &found, parsed.headers, origin, out))
+}
+
+/// A request that was understood, about to be written anew.
+pub(crate) struct Line<'b> {
+    pub(crate) method: &'b str,
+    pub(crate) known: Method,
+    pub(crate) path: Path<'b>,
+    pub(crate) host: &'b [u8],
+    pub(crate) old: bool,
+    pub(crate) websocket: bool,
+    pub(crate) expects_continue: bool,
+    pub(crate) framing: Framing,
+}
+
+/// Writes the head that is sent on.
+pub(crate) fn compose(
+    line: &Line<'_>,
+    found: &Found<'_>,
+    headers: &[httparse::Header<'_>],
+    origin: &Origin<'_>,
+    out: &mut Vec<u8>,
+) -> Request {
+    let Line { method, known, ref path, host, old, websocket, expects_continue, framing } = *line;
     let method_text = push(out, method.as_bytes());
     out.push(b' ');
     let target = path.start(out);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     let host_range = push(out, host);
     out.extend_from_slice(b"\r\n");
-    let (referer, agent) = pass_on(parsed.headers, &found, out);
-    let id = forwarding(&found, origin, host, out);
+    let (referer, agent) = pass_on(headers, found, out);
+    let id = forwarding(found, origin, host, out);
     let trace = match found.trace.or(origin.trace) {
         None => 0..0,
         Some(value) => {
@@ -196,7 +223,7 @@ pub(crate) fn parse(head: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Resu
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
     out.extend_from_slice(b"\r\n");
-    Ok(Request {
+    Request {
         method: known,
         method_text,
         target,
@@ -210,7 +237,8 @@ pub(crate) fn parse(head: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Resu
         keep_alive: !found.close && (!old || found.keep_alive),
         websocket,
         expects_continue,
-    })
+        streamed: false,
+    }
 }
 
 fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Range<usize> {
@@ -220,7 +248,7 @@ fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Range<usize> {
 }
 
 /// Reads every field that decides framing, connection or forwarding.
-fn gather<'b>(headers: &[httparse::Header<'b>], old: bool) -> Result<Found<'b>, Refusal> {
+pub(crate) fn gather<'b>(headers: &[httparse::Header<'b>], old: bool) -> Result<Found<'b>, Refusal> {
     let mut found = Found::default();
     for field in headers {
         let value = field.value.trim_ascii();
@@ -285,7 +313,8 @@ fn is_request_id(value: &[u8]) -> bool {
 }
 
 /// A request target as it is sent on: always the origin form, or `*`.
-enum Path<'b> {
+#[derive(Clone, Copy)]
+pub(crate) enum Path<'b> {
     Whole(&'b [u8]),
     /// Of an absolute form without a path: `/` goes first.
     Rest(&'b [u8]),

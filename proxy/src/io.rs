@@ -45,6 +45,10 @@ pub(crate) trait Socket: Send + Sync {
     fn cut(&self) {}
     /// The TCP connection below.
     fn tcp(&self) -> &TcpStream;
+    /// The stream of HTTP/2 that this is, if it is one.
+    fn http2(&self) -> Option<&crate::front2::Stream> {
+        None
+    }
 }
 
 impl Socket for TcpStream {

@@ -11,8 +11,10 @@ mod chunk;
 mod connection;
 mod control;
 mod exchange;
+mod exchange2;
 mod fairness;
 mod fields;
+mod front2;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -24,10 +26,13 @@ mod media;
 mod meter;
 mod metrics;
 mod pages;
+mod proxy_protocol;
 mod reply;
+mod search;
 mod settings;
 mod site_path;
 mod site_rules;
+mod sni;
 mod static_files;
 mod stats;
 mod table;
@@ -36,9 +41,12 @@ mod tls;
 mod trace_context;
 mod traffic;
 mod tunnel;
+mod udp;
 mod upstream;
+mod upstream2;
 mod worker;
 
+pub use proxy_protocol::{Network, NoNetwork};
 pub use settings::Settings;
 
 use anyhow::Context;

@@ -4,7 +4,7 @@
 //! Inherited ones come as in `sd_listen_fds(3)`: descriptors from 3 on, counted by `BERTH_LISTEN_FDS` or `LISTEN_FDS`.
 
 use crate::handover::Named;
-use crate::worker::Listener;
+use crate::worker::{At, Listener};
 use anyhow::{Context, bail};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -82,7 +82,8 @@ impl Unregistered {
     /// Gives it to the runtime this is called in.
     pub(crate) fn register(self) -> io::Result<Listener> {
         let Self { socket, port, inherited, secure } = self;
-        Ok(Listener { socket: tokio::net::TcpListener::from_std(socket)?, port, inherited, secure })
+        let at = At { port, further: false, secure };
+        Ok(Listener { socket: tokio::net::TcpListener::from_std(socket)?, at, inherited })
     }
 }
 
@@ -222,6 +223,19 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// One socket of a UDP port for each thread.
+pub(crate) fn bind_udp(address: SocketAddr, threads: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    let bind = |shared: bool| -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(shared)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    drop(bind(false)?); // first alone, as for TCP
+    (0..threads).map(|_| Ok(bind(true)?.into())).collect()
 }
 
 /// One listener of a port for each thread.

@@ -108,6 +108,7 @@ fn words(status: u16) -> (&'static str, &'static str) {
         417 => ("Expectation Failed", "The request expects something that is not offered."),
         431 => ("Request Header Fields Too Large", "The head of the request is too large."),
         500 => ("Internal Server Error", "Something went wrong. Please try again later."),
+        501 => ("Not Implemented", "This is not offered here."),
         502 => ("Bad Gateway", "The application is not running or did not answer properly."),
         503 => ("Service Unavailable", "The application is not ready yet. Please try again in a moment."),
         504 => ("Gateway Timeout", "The application took too long to answer."),

@@ -69,7 +69,7 @@ pub(crate) fn parse(
     };
     let until_close = matches!(body, Body::UntilClose);
     let unsized_body = !bodyless && (found.chunked || until_close);
-    let chunked = unsized_body && !request.old;
+    let chunked = unsized_body && !request.old && !request.streamed;
     let closes = !interim && (close || !request.keep_alive || (unsized_body && request.old));
     let reusable = !until_close
         && !found.close
@@ -174,6 +174,7 @@ mod tests {
             keep_alive: !old,
             websocket,
             expects_continue: false,
+            streamed: false,
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! In: nothing. Out: [`Settings`], the defaults of which are what `berth proxy` runs with; tests shorten the times.
 
+use crate::proxy_protocol::Network;
 use berth_model::route::AccessLogFormat;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Limits on heads, in bytes and fields: see `head`.
@@ -43,6 +45,10 @@ pub struct Settings {
     pub log_bytes: u64,
     /// Rotated access logs that are kept.
     pub log_files: u32,
+    /// A client of a UDP route that is silent.
+    pub udp_idle: Duration,
+    /// Those whose connections begin with a PROXY header, and must.
+    pub proxy_protocol_from: Vec<Network>,
     /// Take `X-Forwarded-*` from clients (only behind a proxy that sets them); otherwise they are replaced.
     pub trust_forwarded: bool,
 }
@@ -63,7 +69,16 @@ impl Default for Settings {
             access_log: AccessLogFormat::Json,
             log_bytes: 32 * 1024 * 1024,
             log_files: 3,
+            udp_idle: Duration::from_secs(60),
+            proxy_protocol_from: Vec::new(),
             trust_forwarded: false,
         }
+    }
+}
+
+impl Settings {
+    /// Connections from there begin with a PROXY header.
+    pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol_from.iter().any(|network| network.contains(peer))
     }
 }

@@ -7,7 +7,7 @@ use crate::fields;
 use crate::static_files::Site;
 use crate::stats::Stats;
 use crate::upstream::Backend;
-use berth_model::route::{self, RouteTable};
+use berth_model::route::{self, HttpRoute, RouteTable};
 use berth_model::{AppName, ContainerId, ReleaseVersion};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -20,19 +20,70 @@ pub(crate) struct Table {
     pub(crate) revision: u64,
     /// A table was ever given; before that nothing is known about any host.
     pub(crate) known: bool,
-    exact: HashMap<Box<str>, Arc<Route>>,
-    /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, Arc<Route>>,
+    hosts: Hosts,
+    /// Of further HTTP listeners.
+    pub(crate) ports: BTreeMap<u16, HttpPort>,
+    /// Server names of ports whose TLS is not ended here.
+    pub(crate) tls: BTreeMap<u16, Hosts>,
+    pub(crate) udp: BTreeMap<u16, Arc<Route>>,
     pub(crate) tcp: BTreeMap<u16, Arc<Route>>,
     backends: HashMap<route::Backend, Arc<Backend>>,
     /// Of every app that has a route.
     pub(crate) stats: BTreeMap<AppName, Arc<Stats>>,
 }
 
+/// Routes by host name.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts {
+    exact: HashMap<Box<str>, Arc<Route>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<Box<str>, Arc<Route>>,
+}
+
+/// A further HTTP listener.
+#[derive(Debug)]
+pub(crate) struct HttpPort {
+    pub(crate) secure: bool,
+    hosts: Hosts,
+}
+
+impl Hosts {
+    fn insert(&mut self, host: &str, route: Arc<Route>) {
+        let app = route.app.clone();
+        let replaced = match host.strip_prefix("*.") {
+            Some(parent) => self.wildcard.insert(parent.into(), route),
+            None => self.exact.insert(host.into(), route),
+        };
+        if replaced.is_some() {
+            tracing::warn!(%host, %app, "two routes have this host; the last one is served");
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.exact.len() + self.wildcard.len()
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.exact.values().chain(self.wildcard.values())
+    }
+
+    /// The route of a host; an exact one beats a wildcard.
+    pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
+        let mut space = [0; 256];
+        let name = fields::route_host(host, &mut space)?;
+        self.exact.get(name).or_else(|| {
+            let (label, parent) = name.split_once('.')?;
+            self.wildcard.get(parent).filter(|_| !label.is_empty())
+        })
+    }
+}
+
 /// What answers a host's requests or a port's connections.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) app: AppName,
+    /// The further HTTP listener it is of; `None` for the main ones.
+    pub(crate) listener: Option<u16>,
     pub(crate) release: Option<ReleaseVersion>,
     pub(crate) target: Target,
     pub(crate) stats: Arc<Stats>,
@@ -45,6 +96,14 @@ pub(crate) enum Target {
     NoWeb,
 }
 
+/// What a table is built with.
+struct Building<'a> {
+    before: &'a Table,
+    threads: usize,
+    bases: &'a [PathBuf],
+    changed: &'a Arc<Notify>,
+}
+
 impl Table {
     /// The table for `routes`. Backends and counts are taken over from `before` where they are the same.
     pub(crate) fn build(
@@ -55,50 +114,59 @@ impl Table {
         changed: &Arc<Notify>,
     ) -> Self {
         let mut table = Self { revision: routes.revision, known: true, ..Self::default() };
+        let building = Building { before, threads, bases, changed };
         for entry in &routes.http {
-            let target = match &entry.target {
-                route::Target::Backends { backends } => {
-                    Target::Backends(table.backends_of(backends, before, threads, changed))
-                }
-                route::Target::Static { root, spa_fallback, rules } => {
-                    Target::Static(Site::new(root.as_ref(), bases, *spa_fallback, rules))
-                }
-                route::Target::NoWeb => Target::NoWeb,
-            };
-            let stats = table.stats_of(&entry.app, before, threads);
-            let made = Arc::new(Route { app: entry.app.clone(), release: entry.release, target, stats });
-            let host = entry.host.as_str();
-            let replaced = match host.strip_prefix("*.") {
-                Some(parent) => table.wildcard.insert(parent.into(), made),
-                None => table.exact.insert(host.into(), made),
-            };
-            if replaced.is_some() {
-                tracing::warn!(%host, app = %entry.app, "two routes have this host; the last one is served");
+            let route = table.http_route(entry, None, &building);
+            table.hosts.insert(entry.host.as_str(), route);
+        }
+        for listener in &routes.ports.http {
+            let mut hosts = Hosts::default();
+            for entry in &listener.routes {
+                hosts.insert(entry.host.as_str(), table.http_route(entry, Some(listener.port), &building));
             }
+            table.ports.insert(listener.port, HttpPort { secure: listener.secure, hosts });
+        }
+        for entry in &routes.ports.tls {
+            let route = table.raw_route(&entry.app, &entry.backends, &building);
+            table.tls.entry(entry.port).or_default().insert(entry.name.as_str(), route);
+        }
+        for entry in &routes.ports.udp {
+            let route = table.raw_route(&entry.app, &entry.backends, &building);
+            table.udp.insert(entry.port, route);
         }
         for entry in &routes.tcp {
-            let backends = table.backends_of(&entry.backends, before, threads, changed);
-            let stats = table.stats_of(&entry.app, before, threads);
-            let target = Target::Backends(backends);
-            let made = Arc::new(Route { app: entry.app.clone(), release: None, target, stats });
-            if table.tcp.insert(entry.port, made).is_some() {
+            let route = table.raw_route(&entry.app, &entry.backends, &building);
+            if table.tcp.insert(entry.port, route).is_some() {
                 tracing::warn!(port = entry.port, app = %entry.app, "two routes have this port; the last one is served");
             }
         }
         table
     }
 
-    fn backends_of(
-        &mut self,
-        wanted: &[route::Backend],
-        before: &Self,
-        threads: usize,
-        changed: &Arc<Notify>,
-    ) -> Vec<Arc<Backend>> {
+    fn http_route(&mut self, entry: &HttpRoute, listener: Option<u16>, of: &Building<'_>) -> Arc<Route> {
+        let target = match &entry.target {
+            route::Target::Backends { backends } => Target::Backends(self.backends_of(backends, of)),
+            route::Target::Static { root, spa_fallback, rules } => {
+                Target::Static(Site::new(root.as_ref(), of.bases, *spa_fallback, rules))
+            }
+            route::Target::NoWeb => Target::NoWeb,
+        };
+        let stats = self.stats_of(&entry.app, of.before, of.threads);
+        Arc::new(Route { app: entry.app.clone(), listener, release: entry.release, target, stats })
+    }
+
+    /// A route of bytes or datagrams.
+    fn raw_route(&mut self, app: &AppName, backends: &[route::Backend], of: &Building<'_>) -> Arc<Route> {
+        let target = Target::Backends(self.backends_of(backends, of));
+        let stats = self.stats_of(app, of.before, of.threads);
+        Arc::new(Route { app: app.clone(), listener: None, release: None, target, stats })
+    }
+
+    fn backends_of(&mut self, wanted: &[route::Backend], of: &Building<'_>) -> Vec<Arc<Backend>> {
         let mut own = |name: &route::Backend| {
-            let made = || Arc::new(Backend::new(name.clone(), threads, changed.clone()));
+            let made = || Arc::new(Backend::new(name.clone(), of.threads, of.changed.clone()));
             let backend = self.backends.entry(name.clone());
-            backend.or_insert_with(|| before.backends.get(name).cloned().unwrap_or_else(made)).clone()
+            backend.or_insert_with(|| of.before.backends.get(name).cloned().unwrap_or_else(made)).clone()
         };
         wanted.iter().map(&mut own).collect()
     }
@@ -114,22 +182,28 @@ impl Table {
 
     /// Hosts that lead somewhere.
     pub(crate) fn hosts(&self) -> usize {
-        self.exact.len() + self.wildcard.len()
+        let further: usize = self.ports.values().map(|port| port.hosts.len()).sum();
+        self.hosts.len() + further
     }
 
     /// Every route.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.exact.values().chain(self.wildcard.values()).chain(self.tcp.values())
+        let further = self.ports.values().flat_map(|port| port.hosts.routes());
+        let named = self.tls.values().flat_map(Hosts::routes);
+        self.hosts.routes().chain(further).chain(named).chain(self.tcp.values()).chain(self.udp.values())
     }
 
-    /// The route of a `Host` value; an exact host beats a wildcard.
+    /// The route of a `Host` value at the main listeners; an exact host beats a wildcard.
     pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
-        let mut space = [0; 256];
-        let name = fields::route_host(host, &mut space)?;
-        self.exact.get(name).or_else(|| {
-            let (label, parent) = name.split_once('.')?;
-            self.wildcard.get(parent).filter(|_| !label.is_empty())
-        })
+        self.hosts.find(host)
+    }
+
+    /// The same at a further listener, if there is one.
+    pub(crate) fn find_at(&self, listener: Option<u16>, host: &[u8]) -> Option<&Arc<Route>> {
+        match listener {
+            None => self.hosts.find(host),
+            Some(port) => self.ports.get(&port)?.hosts.find(host),
+        }
     }
 
     /// The backends this table has and `next` has not.
@@ -147,7 +221,6 @@ impl Table {
 mod tests {
     use super::*;
     use berth_model::HostPattern;
-    use berth_model::route::HttpRoute;
 
     fn routes(hosts: &[(&str, &str)]) -> RouteTable {
         let http = hosts.iter().map(|(host, app)| HttpRoute {
@@ -161,7 +234,13 @@ mod tests {
 
     fn backend(app: &str, incarnation: u32) -> route::Backend {
         let container = ContainerId::parse(app).expect("valid");
-        route::Backend { container, incarnation, address: ([127, 0, 0, 1], 9).into() }
+        route::Backend {
+            container,
+            incarnation,
+            address: ([127, 0, 0, 1], 9).into(),
+            protocol: Default::default(),
+            proxy_protocol: None,
+        }
     }
 
     fn build(routes: &RouteTable, before: &Table) -> Table {

@@ -6,6 +6,8 @@
 
 use crate::io;
 use crate::settings::{MAX_IDLE_UPSTREAM, Settings};
+use crate::upstream2::Pool;
+use berth_model::ports::AppProtocol;
 use berth_model::route;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -30,6 +32,8 @@ pub(crate) struct Backend {
     /// Milliseconds after `born` until which others are preferred.
     ejected_until: AtomicU64,
     slots: Box<[Mutex<Vec<Idle>>]>,
+    /// Connections of HTTP/2, if that is what it speaks.
+    pub(crate) http2: Pool,
     /// Told when the count of a gone one falls.
     changed: Arc<Notify>,
 }
@@ -47,13 +51,14 @@ fn lock(slot: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
 impl Backend {
     pub(crate) fn new(name: route::Backend, threads: usize, changed: Arc<Notify>) -> Self {
         Self {
-            name,
             born: Instant::now(),
             in_flight: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             slots: (0..threads).map(|_| Mutex::default()).collect(),
+            http2: Pool::new(if name.protocol == AppProtocol::H2c { threads } else { 0 }),
+            name,
             changed,
         }
     }
@@ -69,6 +74,12 @@ impl Backend {
         for slot in &self.slots {
             lock(slot).clear();
         }
+        self.http2.clear();
+    }
+
+    /// It left the route table.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
     }
 
     /// Whether others are preferred just now.
@@ -96,9 +107,10 @@ impl Backend {
     /// Closes idle connections of `thread` that are too old or that the app has closed. True if some are left.
     pub(crate) fn sweep(&self, thread: usize, settings: &Settings) -> bool {
         let Some(slot) = self.slots.get(thread) else { return false };
+        let warm = self.http2.sweep(thread, settings);
         let mut slot = lock(slot);
         slot.retain(|idle| idle.since.elapsed() < settings.upstream_idle && !has_woken(&idle.stream));
-        !slot.is_empty()
+        warm || !slot.is_empty()
     }
 }
 
@@ -228,7 +240,13 @@ mod tests {
 
     fn backend(id: &str, port: u16) -> Arc<Backend> {
         let container = ContainerId::parse(id).expect("valid");
-        let name = route::Backend { container, incarnation: 1, address: ([127, 0, 0, 1], port).into() };
+        let name = route::Backend {
+            container,
+            incarnation: 1,
+            address: ([127, 0, 0, 1], port).into(),
+            protocol: Default::default(),
+            proxy_protocol: None,
+        };
         Arc::new(Backend::new(name, 1, Arc::default()))
     }
 

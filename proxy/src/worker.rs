@@ -6,7 +6,9 @@
 use crate::access_log::{Lines, Sink};
 use crate::connection::{self, Front};
 use crate::fairness::{Peers, is_short};
+use crate::front2;
 use crate::meter::{Meter, Tuning};
+use crate::proxy_protocol;
 use crate::settings::Settings;
 use crate::table::Table;
 use crate::tls::certificates::Certificates;
@@ -284,10 +286,15 @@ impl Worker {
     /// Keeps a connection to a backend for this thread's next request.
     pub(crate) fn keep(&self, lease: &Lease, connection: Connection) {
         if upstream::keep(lease, self.index, connection) {
-            let mut warm = self.warm();
-            if !warm.iter().any(|known| Arc::ptr_eq(known, &lease.backend)) {
-                warm.push(lease.backend.clone());
-            }
+            self.warm_up(&lease.backend);
+        }
+    }
+
+    /// There are connections of this thread to look after.
+    pub(crate) fn warm_up(&self, backend: &Arc<Backend>) {
+        let mut warm = self.warm();
+        if !warm.iter().any(|known| Arc::ptr_eq(known, backend)) {
+            warm.push(backend.clone());
         }
     }
 
@@ -304,8 +311,10 @@ impl Worker {
 
     /// Serves `listeners` until stopped, then drains.
     pub(crate) async fn run(self: Arc<Self>, listeners: Vec<Listener>) {
-        let accepting: Vec<_> =
-            listeners.into_iter().map(|listener| tokio::spawn(self.clone().accept(listener))).collect();
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(self.clone().accept(listener, self.stop.clone())))
+            .collect();
         let housekeeping = tokio::spawn(self.clone().keep_house());
         self.stop.cancelled().await;
         let began = Instant::now();
@@ -357,20 +366,31 @@ impl Worker {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: Listener) {
-        let Listener { socket, port, inherited, secure } = listener;
+    /// Whether another connection may be served.
+    pub(crate) fn has_room(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) < self.shared.max_connections
+    }
+
+    /// Whether one more flow of UDP may be served: addresses are forged there, so half is left to others.
+    pub(crate) fn has_room_for_flow(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) < self.shared.max_connections / 2
+    }
+
+    /// Serves what a listener accepts until `stop` fires.
+    pub(crate) async fn accept(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
+        let Listener { socket, at, inherited } = listener;
         loop {
-            while self.connections.load(Ordering::Relaxed) >= self.shared.max_connections {
+            while !self.has_room() {
                 // The kernel's queue holds newcomers meanwhile.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let accepted = tokio::select! {
                 biased;
                 accepted = socket.accept() => accepted,
-                () = self.stop.cancelled() => break,
+                () = stop.cancelled() => break,
             };
-            self.take(accepted, port, secure).await;
-            if self.stop.is_cancelled() {
+            self.take(accepted, at).await;
+            if stop.is_cancelled() {
                 break;
             }
         }
@@ -378,7 +398,7 @@ impl Worker {
         if !inherited && !self.shared.gave_way() {
             while let Some(accepted) = socket.accept().now_or_never() {
                 let failed = accepted.is_err();
-                self.take(accepted, port, secure).await;
+                self.take(accepted, at).await;
                 if failed {
                     break;
                 }
@@ -386,12 +406,7 @@ impl Worker {
         }
     }
 
-    async fn take(
-        self: &Arc<Self>,
-        accepted: std::io::Result<(TcpStream, SocketAddr)>,
-        port: u16,
-        secure: bool,
-    ) {
+    async fn take(self: &Arc<Self>, accepted: std::io::Result<(TcpStream, SocketAddr)>, at: At) {
         match accepted {
             Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
@@ -399,32 +414,21 @@ impl Worker {
                     return;
                 }
                 let (open, most) = (self.connections.load(Ordering::Relaxed), self.shared.max_connections);
-                let Some(place) = self.peers.enter(peer.ip(), open, most) else {
+                let balancer = self.shared.settings.speaks_for_others(peer.ip());
+                let place = self.peers.enter(peer.ip(), open, most);
+                if place.is_none() && !balancer {
                     self.meter().refused(0, "too many connections from one address");
                     return;
-                };
+                }
                 let counted = (self.count_connection(), place);
                 let worker = self.clone();
-                if secure {
+                if at.secure || balancer {
                     tokio::spawn(async move {
-                        // Boxed: a handshake's state is large, and short-lived.
-                        let accepted = Box::pin(tls::accept::accept(&worker, stream)).await;
-                        let meter = worker.meter();
-                        match &accepted {
-                            None => meter.tls_failed.add(1),
-                            Some(stream) if stream.is_resumed() => meter.tls_resumed.add(1),
-                            Some(_) => meter.tls_full.add(1),
-                        }
-                        if let Some(stream) = accepted {
-                            let tls = Some(stream.version());
-                            let origin = Front { peer, port, name: stream.server_name(), tls };
-                            connection::serve(worker, stream, origin).await;
-                        }
+                        worker.prepare(stream, peer, at).await;
                         drop(counted);
                     });
                 } else {
-                    let serving =
-                        connection::serve(worker, stream, Front { peer, port, name: None, tls: None });
+                    let serving = connection::serve(worker, stream, at.front(peer));
                     tokio::spawn(async move {
                         serving.await;
                         drop(counted);
@@ -433,6 +437,45 @@ impl Worker {
             }
             Err(error) => pause_after(&error).await,
         }
+    }
+
+    /// Serves a connection that does not begin with a request.
+    async fn prepare(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, at: At) {
+        // Boxed: these states are large, and short-lived.
+        let Some(peer) = Box::pin(proxy_protocol::client(&self, &stream, peer)).await else { return };
+        if !at.secure {
+            return connection::serve(self, stream, at.front(peer)).await;
+        }
+        let accepted = Box::pin(tls::accept::accept(&self, stream)).await;
+        let meter = self.meter();
+        match &accepted {
+            None => meter.tls_failed.add(1),
+            Some(stream) if stream.is_resumed() => meter.tls_resumed.add(1),
+            Some(_) => meter.tls_full.add(1),
+        }
+        let Some(stream) = accepted else { return };
+        let origin = Front { name: stream.server_name(), tls: Some(stream.version()), ..at.front(peer) };
+        if stream.is_http2() {
+            Box::pin(front2::serve(front2::Connection::new(self, stream, origin), None)).await;
+        } else {
+            connection::serve(self, stream, origin).await;
+        }
+    }
+}
+
+/// Which listener a connection came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub(crate) port: u16,
+    /// It is none of the main ones.
+    pub(crate) further: bool,
+    /// Connections begin with a TLS handshake.
+    pub(crate) secure: bool,
+}
+
+impl At {
+    fn front(self, peer: SocketAddr) -> Front {
+        Front { peer, port: self.port, listener: self.further.then_some(self.port), name: None, tls: None }
     }
 }
 
@@ -450,9 +493,7 @@ pub(crate) async fn pause_after(error: &std::io::Error) {
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    pub(crate) port: u16,
+    pub(crate) at: At,
     /// Someone else holds it too and keeps it open when this process ends.
     pub(crate) inherited: bool,
-    /// Connections begin with a TLS handshake.
-    pub(crate) secure: bool,
 }

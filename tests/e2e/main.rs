@@ -16,6 +16,7 @@ mod dockerfile;
 mod faults;
 mod images;
 mod isolation;
+mod protocols;
 mod push;
 mod samples;
 mod sites;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
                     sites::SCENARIOS,
+                    protocols::SCENARIOS,
                     buildpacks::SCENARIOS,
                     watch::SCENARIOS,
                 ];

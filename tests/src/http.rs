@@ -124,7 +124,7 @@ pub(crate) fn connect(to: SocketAddr, timeout: Duration) -> Result<BufReader<Tcp
 }
 
 /// One request on a connection of its own.
-pub(crate) fn once(to: SocketAddr, request: &Request<'_>) -> Result<Reply> {
+pub fn once(to: SocketAddr, request: &Request<'_>) -> Result<Reply> {
     exchange(&mut connect(to, Duration::from_secs(20))?, request)
 }
 

@@ -16,7 +16,7 @@ mod repo;
 
 pub use acme::{Acme, AcmeOptions};
 pub use census::Census;
-pub use http::{Reply, Request, websocket_echo};
+pub use http::{Reply, Request, once, websocket_echo};
 pub use load::{Load, LoadReport};
 pub use outside::Outside;
 pub use platform::{Berth, Output, Role, until};

@@ -63,7 +63,7 @@ pub(crate) fn families() -> Vec<Family> {
         family("letsencrypt", "Certificates that are got and renewed by themselves", letsencrypt::commands()),
         family("urls", "Where an app answers", urls::commands()),
         family("proxy", "Who asks what of the apps, and how they answer", traffic::commands()),
-        family("ports", "Raw TCP ports that lead to an app", ports::commands()),
+        family("ports", "Ports of the proxy that lead to an app", ports::commands()),
         family("git", "Which branch deploys", git::commands()),
         family("builds", "What was built when, and what it said", builds::commands()),
         family("builder", "Which builder is used, and where in the repository", builder::commands()),

@@ -1,40 +1,62 @@
-//! `ports:*`: raw TCP ports of the proxy that lead to an app's `web` containers.
+//! `ports:*`: ports of the proxy that lead to an app's `web` containers.
 //!
-//! In: `tcp:HOST:CONTAINER`. Out: the app's new list of ports.
+//! In: `SCHEME:PORT:CONTAINER-PORT`, as in Dokku. Out: the app's new list of ports.
 
 use super::not_here;
-use crate::args::command;
+use crate::args::{command, option};
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::output::table;
 use berth_model::api::{AppInfo, PatchApp};
+use berth_model::ports::{NoPortMapping, PortMapping, ProxyProtocol, parse};
 use clap::{ArgMatches, Command};
 use http::Method;
 
+const USAGE: &str = "[<app>] SCHEME:PORT:CONTAINER-PORT ...";
+
 pub(super) fn commands() -> Vec<Command> {
+    let proxy_protocol = || {
+        option("proxy-protocol", "VERSION", "Tell the app who its client is: v1 or v2 (tcp and tls)")
+            .value_parser(["v1", "v2"])
+    };
     vec![
         command("ports:list", "List an app's ports", "[<app>]", &["ports hello"])
             .visible_aliases(["ports", "ports:report"]),
         command(
             "ports:add",
-            "Lead TCP ports of the proxy to an app",
-            "[<app>] tcp:HOST:CONTAINER ...",
-            &["ports:add hello tcp:5432:5432"],
-        ),
+            "Lead ports of the proxy to an app (http, https, grpc, grpcs, tcp, tls, udp)",
+            USAGE,
+            &[
+                "ports:add hello http:8080:5000",
+                "ports:add hello grpcs:443:9000",
+                "ports:add hello tcp:5432:5432 --proxy-protocol v2",
+                "ports:add hello udp:6001:6001",
+            ],
+        )
+        .arg(proxy_protocol()),
+        command(
+            "ports:set",
+            "The same, and no others",
+            USAGE,
+            &["ports:set hello grpc:80:9000 grpcs:443:9000"],
+        )
+        .arg(proxy_protocol()),
         command(
             "ports:remove",
             "Close ports again",
-            "[<app>] tcp:HOST[:CONTAINER] ...",
+            "[<app>] SCHEME:PORT[:CONTAINER-PORT] ...",
             &["ports:remove hello tcp:5432"],
         ),
+        command("ports:clear", "Close all ports of an app", "[<app>]", &["ports:clear hello"]),
     ]
 }
 
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
-    let (app, rest) = context.app(matches, name != "ports:list").await?;
+    let takes_more = !matches!(name, "ports:list" | "ports:clear");
+    let (app, rest) = context.app(matches, takes_more).await?;
     let path = format!("/v1/apps/{app}");
     let info: AppInfo = context.get(&path).await?;
-    let mut ports = info.tcp_ports.clone();
+    let mut ports = info.ports.clone();
     match name {
         "ports:list" => {
             crate::context::none_left(&rest)?;
@@ -42,26 +64,37 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
                 return context.out.json(&ports);
             }
             context.out.header(&format!("Port mappings for {app}"))?;
-            let row = |(host, container): &(u16, u16)| {
-                vec!["tcp".to_owned(), host.to_string(), container.to_string()]
-            };
             return table(&ports.iter().map(row).collect::<Vec<_>>())
                 .iter()
                 .try_for_each(|line| context.out.line(line));
         }
-        "ports:add" => {
+        "ports:add" | "ports:set" => {
+            if name == "ports:set" {
+                ports.clear();
+            }
+            let proxy_protocol = match matches.get_one::<String>("proxy-protocol").map(String::as_str) {
+                Some("v1") => Some(ProxyProtocol::V1),
+                Some(_) => Some(ProxyProtocol::V2),
+                None => None,
+            };
             for word in named(&rest)? {
-                let (host, container) = parse(word)?;
-                let container = container.ok_or_else(|| wrong(word))?;
-                ports.retain(|(known, _)| *known != host);
-                ports.push((host, container));
+                let mapping = PortMapping { proxy_protocol, ..word.parse().map_err(wrong)? };
+                if let Some(problem) = mapping.problem() {
+                    return Err(CliError::Misuse(problem));
+                }
+                ports.retain(|known| !replaces(&mapping, known));
+                ports.push(mapping);
             }
         }
         "ports:remove" => {
             for word in named(&rest)? {
-                let (host, container) = parse(word)?;
+                let (scheme, port, container) = parse(word).map_err(wrong)?;
                 let before = ports.len();
-                ports.retain(|(h, c)| *h != host || container.is_some_and(|container| container != *c));
+                ports.retain(|known| {
+                    known.scheme != scheme
+                        || known.port != port
+                        || container.is_some_and(|container| container != known.container_port)
+                });
                 if ports.len() == before {
                     return Err(CliError::Failed(format!(
                         "{app} has no port {word}; `ports:list` shows those it has"
@@ -69,37 +102,45 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
                 }
             }
         }
+        "ports:clear" => {
+            crate::context::none_left(&rest)?;
+            ports.clear();
+        }
         _ => return Err(not_here(name)),
     }
-    let patch = PatchApp { tcp_ports: Some(ports), ..PatchApp::default() };
+    let patch = PatchApp { ports: Some(ports), ..PatchApp::default() };
     context.act(Method::PATCH, &path, Some(&patch)).await
+}
+
+fn row(mapping: &PortMapping) -> Vec<String> {
+    let mut row = vec![
+        mapping.scheme.as_str().to_owned(),
+        mapping.port.to_string(),
+        mapping.container_port.to_string(),
+    ];
+    row.extend(mapping.proxy_protocol.map(|version| match version {
+        ProxyProtocol::V1 => "proxy-protocol v1".to_owned(),
+        ProxyProtocol::V2 => "proxy-protocol v2".to_owned(),
+    }));
+    row
+}
+
+/// What a port leads to is said anew: by the same kind of port, or for the main listeners by any.
+fn replaces(new: &PortMapping, known: &PortMapping) -> bool {
+    let udp = |mapping: &PortMapping| mapping.scheme.as_str() == "udp";
+    new.port == known.port && udp(new) == udp(known)
 }
 
 fn named(words: &[String]) -> Result<&[String]> {
     if words.is_empty() {
-        Err(CliError::Misuse("no port is named: write tcp:HOST:CONTAINER".into()))
+        Err(CliError::Misuse("no port is named: write SCHEME:PORT:CONTAINER-PORT".into()))
     } else {
         Ok(words)
     }
 }
 
-fn wrong(word: &str) -> CliError {
-    CliError::Misuse(format!(
-        "{word:?} is no port mapping: write tcp:HOST:CONTAINER with ports from 1 to 65535"
-    ))
-}
-
-/// `tcp:5432:5432`, or `tcp:5432` where the container's port does not matter.
-fn parse(word: &str) -> Result<(u16, Option<u16>)> {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong(word));
-    match word.split(':').collect::<Vec<_>>()[..] {
-        ["tcp", host] => Ok((port(host)?, None)),
-        ["tcp", host, container] => Ok((port(host)?, Some(port(container)?))),
-        ["http" | "https", ..] => Err(CliError::Misuse(format!(
-            "{word:?}: HTTP needs no mapping, the proxy leads an app's domains to its PORT; tcp:HOST:CONTAINER is for other protocols"
-        ))),
-        _ => Err(wrong(word)),
-    }
+fn wrong(error: NoPortMapping) -> CliError {
+    CliError::Misuse(error.to_string())
 }
 
 #[cfg(test)]
@@ -107,11 +148,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mappings_are_parsed_strictly() {
-        assert_eq!(parse("tcp:5432:1").expect("valid"), (5432, Some(1)));
-        assert_eq!(parse("tcp:5432").expect("valid"), (5432, None));
-        for bad in ["5432", "tcp:0:1", "tcp:1:65536", "udp:1:1", "http:80:5000", "tcp:1:1:1", "", "tcp::"] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
+    fn a_port_is_said_anew_by_the_same_transport() {
+        let mapping = |word: &str| word.parse::<PortMapping>().expect("valid");
+        assert!(replaces(&mapping("tcp:53:1"), &mapping("tls:53:2")));
+        assert!(!replaces(&mapping("tcp:53:1"), &mapping("udp:53:2")));
+        assert!(!replaces(&mapping("tcp:53:1"), &mapping("tcp:54:1")));
     }
 }

@@ -41,6 +41,8 @@ struct Plan {
     domain: HostPattern,
     http: SocketAddr,
     https: Option<SocketAddr>,
+    /// Load balancers that say who their clients are.
+    balancers: Vec<berth_proxy::Network>,
     ssh: SocketAddr,
     api: SocketAddr,
     node: NodeName,
@@ -72,6 +74,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         domain: given(matches, "domain")?,
         http,
         https: secure.as_ref().map(std::net::TcpListener::local_addr).transpose()?,
+        balancers: matches.get_many("proxy-protocol-from").into_iter().flatten().copied().collect(),
         ssh,
         api,
         node: crate::roles::node_name(matches, &data)?,
@@ -186,10 +189,14 @@ impl Plan {
         if let Some(subnet) = &self.subnet {
             agent.arguments.extend(["--subnet".into(), subnet.into()]);
         }
+        let balancers: Vec<_> = self.balancers.iter().map(ToString::to_string).collect();
         let mut proxy = common("proxy", &[("--http", http), ("--node", &self.node)]);
         proxy.arguments.extend(["--access-log-format".into(), self.access_log_format.clone().into()]);
         if let Some(metrics) = &self.metrics {
             proxy.arguments.extend(["--metrics".into(), metrics.to_string().into()]);
+        }
+        if !balancers.is_empty() {
+            proxy.arguments.extend(["--proxy-protocol-from".into(), balancers.join(",").into()]);
         }
         proxy.listeners = Some(listeners);
         vec![controller, agent, proxy]

@@ -8,7 +8,7 @@ fn app(name: &str) -> Value {
         "name": name, "created_ms": 1_772_600_000_000_i64, "deploy_branch": "main", "release": 3, "git_rev": "1a2b3c4",
         "builder": "buildpack python", "urls": [format!("http://{name}.example.com")], "status": "running",
         "formation": {"web": 2, "worker": 0}, "stopped": false,
-        "mounts": [{"source": "uploads", "target": "/app/uploads"}], "tcp_ports": [[5432, 5432]], "limits": {},
+        "mounts": [{"source": "uploads", "target": "/app/uploads"}], "ports": [{"scheme": "tcp", "port": 5432, "container_port": 5432}], "limits": {},
     })
 }
 
@@ -197,6 +197,9 @@ fn every_mutating_command_sends_what_it_says() {
         "storage:mount hello /srv/x:/x:ro",
         "storage:unmount hello uploads:/app/uploads",
         "ports:add hello tcp:6379:6379",
+        "ports:add hello tls:5432:5432 --proxy-protocol v2",
+        "ports:set hello grpc:80:9000 grpcs:443:9000",
+        "ports:clear hello",
         "ports:remove hello tcp:5432",
         "resource:limit --memory 1g --cpu 0.5 --process-type web hello",
         "resource:limit-clear hello",
@@ -241,7 +244,7 @@ fn exit_codes_are_dokkus() {
         ("ps:scale hello web=1001", 2),
         ("ps:scale hello web", 2),
         ("rollback hello vx", 1),
-        ("ports:add hello http:80:5000", 2),
+        ("ports:add hello sctp:80:5000", 2),
         ("storage:mount hello x", 2),
         ("resource:limit --memory lots hello", 2),
         ("logs", 2),

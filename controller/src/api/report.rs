@@ -72,7 +72,7 @@ pub(super) async fn app_info(platform: &Platform, app: App) -> Result<AppInfo, R
         formation: app.formation,
         stopped: app.stopped,
         mounts: app.mounts,
-        tcp_ports: app.tcp_ports,
+        ports: app.ports,
         limits: app.limits,
     })
 }

@@ -326,8 +326,8 @@ pub(super) async fn deploy_commit(
 /// a port of the machine can belong to one app.
 async fn unrouted(platform: &Platform, app: &AppName, exposed: &[u16], progress: &ProgressSender) {
     // A remark: what cannot be looked up now is no reason to refuse a push whose release serves.
-    let Ok(App { tcp_ports: led, .. }) = platform.existing_app(app).await else { return };
-    let open = |port: &&u16| led.iter().any(|(_, container)| container == *port);
+    let Ok(App { ports: led, .. }) = platform.existing_app(app).await else { return };
+    let open = |port: &&u16| led.iter().any(|mapping| mapping.container_port == **port);
     for port in exposed.iter().skip(1).filter(|port| !open(port)) {
         let text = format!(
             "the image listens on port {port} too; to lead there: berth ports:add {app} tcp:{port}:{port}"

@@ -215,6 +215,7 @@ impl Fleet {
             && old.http == table.http
             && old.tcp == table.tcp
             && old.settings == table.settings
+            && old.ports == table.ports
         {
             return old.revision;
         }
@@ -307,12 +308,15 @@ impl Fleet {
 
 /// Whether a table leads anything to this container.
 fn names(table: &RouteTable, id: &ContainerId) -> bool {
-    let http = table.http.iter().filter_map(|route| match &route.target {
+    let further = table.ports.http.iter().flat_map(|port| &port.routes);
+    let http = table.http.iter().chain(further).filter_map(|route| match &route.target {
         Target::Backends { backends } => Some(backends),
         Target::Static { .. } | Target::NoWeb => None,
     });
     let tcp = table.tcp.iter().map(|route| &route.backends);
-    http.chain(tcp).flatten().any(|backend| backend.container == *id)
+    let tls = table.ports.tls.iter().map(|route| &route.backends);
+    let udp = table.ports.udp.iter().map(|route| &route.backends);
+    http.chain(tcp).chain(tls).chain(udp).flatten().any(|backend| backend.container == *id)
 }
 
 /// What the nodes say of every container, as of one moment. Holds the fleet's lock: look, then let go.

@@ -39,7 +39,7 @@ fn fresh(name: &AppName) -> App {
         restart: RestartPolicy::default(),
         stop: Stop::default(),
         mounts: Vec::new(),
-        tcp_ports: Vec::new(),
+        ports: Vec::new(),
         published: Vec::new(),
         current: None,
         next_version: 1,

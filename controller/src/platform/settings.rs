@@ -5,6 +5,7 @@ use crate::options::Options;
 use berth_buildpacks::cnb::{parse_stack, source};
 use berth_model::api::PatchApp;
 use berth_model::container::{Limits, Mount};
+use berth_model::ports::{PortMapping, Scheme};
 use berth_model::release::App;
 use std::collections::HashSet;
 
@@ -44,8 +45,8 @@ pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
     if let Some(mounts) = &patch.mounts {
         app.mounts.clone_from(mounts);
     }
-    if let Some(ports) = &patch.tcp_ports {
-        app.tcp_ports.clone_from(ports);
+    if let Some(ports) = &patch.ports {
+        app.ports.clone_from(ports);
     }
     if let Some(limits) = &patch.limits {
         app.limits.extend(limits.clone());
@@ -69,7 +70,7 @@ pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
         .or_else(|| patch.buildpacks.as_deref().and_then(buildpacks_problem))
         .or_else(|| patch.stack.as_deref().and_then(stack_problem))
         .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
-        .or_else(|| patch.tcp_ports.as_deref().and_then(ports_problem))
+        .or_else(|| patch.ports.as_deref().and_then(ports_problem))
         .or_else(|| {
             let mut limits = patch.limits.iter().flatten();
             limits.find_map(|(process, limits)| {
@@ -187,17 +188,34 @@ fn is_plain_path(path: &str) -> bool {
             && rest.is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")))
 }
 
-fn ports_problem(ports: &[(u16, u16)]) -> Option<String> {
+fn ports_problem(ports: &[PortMapping]) -> Option<String> {
     if ports.len() > MAX_PORTS {
         return Some(format!("{} ports are too many: at most {MAX_PORTS}", ports.len()));
     }
-    let mut seen = HashSet::new();
-    ports.iter().find_map(|(port, container)| {
-        if *port == 0 || *container == 0 {
-            return Some(format!("port mapping {port}:{container} is not valid: ports are 1 to 65535"));
+    if let Some(problem) = ports.iter().find_map(PortMapping::problem) {
+        return Some(problem);
+    }
+    for (at, mapping) in ports.iter().enumerate() {
+        for earlier in &ports[..at] {
+            if earlier.is_main() && mapping.is_main() {
+                let same = (earlier.container_port, earlier.scheme.protocol())
+                    == (mapping.container_port, mapping.scheme.protocol());
+                if !same || earlier.port == mapping.port {
+                    return Some(format!(
+                        "{earlier} and {mapping} do not go together: ports 80 and 443 lead to one place"
+                    ));
+                }
+            } else if earlier.port == mapping.port && transport(earlier) == transport(mapping) {
+                return Some(format!("port {} is mapped twice", mapping.port));
+            }
         }
-        (!seen.insert(port)).then(|| format!("port {port} is mapped twice"))
-    })
+    }
+    None
+}
+
+/// Ports of UDP and TCP have nothing to do with each other; the main HTTP listeners are nobody's.
+fn transport(mapping: &PortMapping) -> Option<bool> {
+    (!mapping.is_main()).then_some(mapping.scheme == Scheme::Udp)
 }
 
 fn limits_problem(limits: &Limits) -> Option<String> {
@@ -218,16 +236,22 @@ fn limits_problem(limits: &Limits) -> Option<String> {
 
 /// Refuses ports of the proxy that another app or Berth itself listens on.
 pub(super) fn check_ports(app: &App, apps: &[App], options: &Options) -> Result<(), PlatformError> {
-    for (port, _) in &app.tcp_ports {
+    for mapping in app.ports.iter().filter(|mapping| !mapping.is_main()) {
+        let port = mapping.port;
         let own = [("its API", options.api), ("its SSH server", options.ssh), ("HTTP", options.http)];
-        if let Some((what, _)) = own.iter().find(|(_, address)| address.port() == *port) {
+        if mapping.scheme != Scheme::Udp
+            && let Some((what, _)) = own.iter().find(|(_, address)| address.port() == port)
+        {
             let text = format!("port {port} is taken: Berth uses it for {what}; choose another");
             return Err(PlatformError::Conflict(text));
         }
+        let collides = |theirs: &PortMapping| {
+            theirs.port == port
+                && transport(theirs) == transport(mapping)
+                && !mapping.scheme.shares_with(theirs.scheme)
+        };
         let others = apps.iter().filter(|other| other.name != app.name);
-        if let Some(other) =
-            others.into_iter().find(|other| other.tcp_ports.iter().any(|(theirs, _)| theirs == port))
-        {
+        if let Some(other) = others.into_iter().find(|other| other.ports.iter().any(collides)) {
             let text =
                 format!("port {port} belongs to app {}; choose another, or remove it there", other.name);
             return Err(PlatformError::Conflict(text));

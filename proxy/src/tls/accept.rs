@@ -6,6 +6,7 @@
 use super::certificates::Certificates;
 use super::stream::TlsStream;
 use super::{ACME_TLS, Configs};
+use crate::sni::UNRECOGNIZED_NAME;
 use crate::worker::Worker;
 use rustls::server::{Accepted, Acceptor};
 use std::future::poll_fn;
@@ -18,8 +19,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a handshake waits for a certificate that is being ordered.
 const ORDERED: Duration = Duration::from_secs(20);
-/// A fatal alert `unrecognized_name` (RFC 8446 §6.2, RFC 6066 §3), in a record of its own.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// Does the handshake within `header_read`, the time a request's head may take. `None`: the client has been told, or
 /// has gone.

@@ -17,7 +17,7 @@ use rustls::{CipherSuite, ServerConfig};
 use std::sync::Arc;
 
 /// Protocols offered to clients, the preferred one first (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// What a certificate authority asks for to see that a name leads here (RFC 8737 §6.2).
 const ACME_TLS: &[u8] = b"acme-tls/1";
 

@@ -131,6 +131,11 @@ impl TlsStream {
         self.tls().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
+    /// Client and proxy agreed on HTTP/2 (RFC 7301).
+    pub(crate) fn is_http2(&self) -> bool {
+        self.tls().alpn_protocol() == Some(b"h2")
+    }
+
     /// Ready with what a read would find: bytes, the end, or an error.
     fn poll_pump(&self, tls: &mut ServerConnection, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {

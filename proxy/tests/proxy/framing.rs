@@ -240,7 +240,12 @@ pub(crate) fn vectors() -> Vec<(&'static str, &'static str, String, Fate)> {
             raw("GET /v http/1.1\r\nHost: app.test\r\n\r\n"),
             Refused(400),
         ),
-        ("h2 preface", "RFC 9113 §3.4", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Refused(400)),
+        (
+            "half an h2 preface",
+            "RFC 9113 §3.4",
+            raw("PRI * HTTP/2.0\r\nHost: app.test\r\n\r\n"),
+            Refused(400),
+        ),
         ("space in target", "RFC 9112 §3", raw("GET /v w HTTP/1.1\r\nHost: app.test\r\n\r\n"), Refused(400)),
         ("two spaces", "RFC 9112 §3", raw("GET  /v HTTP/1.1\r\nHost: app.test\r\n\r\n"), Refused(400)),
         ("tab as separator", "RFC 9112 §3", raw("GET\t/v\tHTTP/1.1\r\nHost: app.test\r\n\r\n"), Refused(400)),

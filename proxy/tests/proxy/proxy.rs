@@ -251,7 +251,8 @@ impl<S: Read + Write> Client<S> {
 }
 
 pub(crate) fn backend(id: &str, incarnation: u32, address: SocketAddr) -> Backend {
-    Backend { container: ContainerId::parse(id).unwrap(), incarnation, address }
+    let container = ContainerId::parse(id).unwrap();
+    Backend { container, incarnation, address, protocol: Default::default(), proxy_protocol: None }
 }
 
 pub(crate) fn route(host: &str, target: Target) -> HttpRoute {
