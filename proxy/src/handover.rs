@@ -1,6 +1,6 @@
 //! A proxy gives way to its successor, another program perhaps, without refusing a connection.
 //!
-//! In: a running proxy's listening sockets. Out: the same sockets in a new process. They are passed over a Unix socket in
+//! In: a running proxy's sockets, those of routes' ports among them. Out: the same sockets in a new process. They are passed over a Unix socket in
 //! the proxy's own directory (`unix(7)`, `SCM_RIGHTS`), so that both accept from one queue: the successor takes them,
 //! reads its tables, says that it is ready; the elder then stops accepting, gives up its lock and ends what it has in
 //! flight. A successor that fails before that changes nothing.
@@ -12,10 +12,12 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
@@ -33,6 +35,46 @@ const PREPARE: Duration = Duration::from_secs(60);
 
 /// A socket and what it is for: `http`, `https`, or a route's port.
 pub(crate) type Named = (String, OwnedFd);
+
+/// The sockets that a successor gets: those of the whole life of the proxy, and those of routes, which come and go.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<BTreeMap<String, Vec<OwnedFd>>>);
+
+impl Kept {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Vec<OwnedFd>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // a map of sockets is right after any panic
+    }
+
+    pub(crate) fn put(&self, name: String, sockets: Vec<OwnedFd>) {
+        self.all().insert(name, sockets);
+    }
+
+    /// What a predecessor handed over, by name.
+    fn of(sockets: Vec<Named>) -> Self {
+        let mut all: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+        for (name, socket) in sockets {
+            all.entry(name).or_default().push(socket);
+        }
+        Self(Mutex::new(all))
+    }
+
+    /// Takes out, and so closes unless it is kept, what has this name.
+    pub(crate) fn take(&self, name: &str) -> Vec<OwnedFd> {
+        self.all().remove(name).unwrap_or_default()
+    }
+
+    /// Closes every one.
+    pub(crate) fn clear(&self) {
+        self.all().clear();
+    }
+
+    /// Each once more, with its name.
+    pub(crate) fn copies(&self) -> io::Result<Vec<Named>> {
+        let all = self.all();
+        let each = all.iter().flat_map(|(name, sockets)| sockets.iter().map(move |socket| (name, socket)));
+        each.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?))).collect()
+    }
+}
 
 /// The place where a successor asks.
 #[derive(Debug)]
@@ -140,7 +182,7 @@ pub(crate) struct Taken {
 
 impl Taken {
     /// Asks the proxy that runs on this directory for its sockets. Blocks for a moment.
-    pub(crate) fn ask(path: &Path) -> anyhow::Result<(Self, Vec<Named>)> {
+    pub(crate) fn ask(path: &Path) -> anyhow::Result<(Self, Kept)> {
         let peer = std::os::unix::net::UnixStream::connect(path)
             .with_context(|| format!("no proxy to take over from: nobody answers at {}", path.display()))?;
         peer.set_read_timeout(Some(Duration::from_secs(10))).context("cannot limit the wait")?;
@@ -154,7 +196,7 @@ impl Taken {
             ensure!(sockets.len() < MAX_SOCKETS, "the running proxy hands over too many sockets");
             sockets.push((name, socket));
         }
-        Ok((Self { peer }, sockets))
+        Ok((Self { peer }, Kept::of(sockets)))
     }
 
     /// Tells the predecessor to stop accepting: from here on this process does.
@@ -185,8 +227,7 @@ mod tests {
             sockets
         });
         let ((), taken) = tokio::join!(giving, taking);
-        let (name, socket) = taken.expect("ends").pop().expect("one");
-        assert_eq!(name, "http");
+        let socket = taken.expect("ends").take("http").pop().expect("one");
         assert_eq!(TcpListener::from(socket).local_addr().expect("the same"), address);
     }
 }

@@ -49,6 +49,7 @@ mod worker;
 pub use proxy_protocol::{Network, NoNetwork};
 pub use settings::Settings;
 
+use crate::handover::Kept;
 use anyhow::Context;
 use berth_model::NodeName;
 use berth_model::route::{AccessLogFormat, ProxyStatus, RouteTable};
@@ -97,7 +98,10 @@ pub struct Proxy {
     options: Options,
     shared: Arc<Shared>,
     sockets: listen::Sockets,
-    kept: Vec<handover::Named>,
+    /// For a successor.
+    kept: Arc<Kept>,
+    /// What a predecessor had open for routes.
+    taken: Kept,
     wanted: tls::wanted::Names,
     lock: File,
 }
@@ -148,13 +152,15 @@ impl Proxy {
             false => None,
         };
         let lock = if elder.is_none() { Some(take_lock(&folder.join("lock"))?) } else { None };
-        let (elder, mut sockets) = match elder {
+        let (elder, taken, mut sockets) = match elder {
             Some((elder, taken)) => {
-                (Some(elder), listen::taken(taken, options.http, options.https, threads)?)
+                let sockets = listen::taken(&taken, options.http, options.https, threads)?;
+                (Some(elder), taken, sockets)
             }
-            None => (None, listen::open(options.http, options.https, threads)?),
+            None => (None, Kept::default(), listen::open(options.http, options.https, threads)?),
         };
-        let kept = sockets.take_kept();
+        let kept = Arc::new(Kept::default());
+        sockets.keep(&kept);
         let https = sockets.https.as_ref().map(|bound| bound.address.port());
         let mut bases = vec![std::path::absolute(&options.data)?];
         bases.extend(options.data.canonicalize());
@@ -174,7 +180,7 @@ impl Proxy {
             Some(lock) => lock,
             None => take_lock(&folder.join("lock"))?,
         };
-        Ok(Self { options, shared: Arc::new(shared), sockets, kept, wanted, lock })
+        Ok(Self { options, shared: Arc::new(shared), sockets, kept, taken, wanted, lock })
     }
 
     /// Where it listens for HTTP.
@@ -197,7 +203,7 @@ impl Proxy {
 
     /// Serves until `stop` fires and what was in flight has ended, or its time is over.
     pub fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let Self { options, shared, sockets, kept, wanted, lock } = self;
+        let Self { options, shared, sockets, kept, taken, wanted, lock } = self;
         let log = options.data.join("proxy/access.log");
         let (sink, log_writer) = access_log::start(log.clone(), &shared.settings)
             .with_context(|| format!("cannot open the access log {}", log.display()))?;
@@ -234,7 +240,7 @@ impl Proxy {
         tracing::info!(%address, https = https.map(tracing::field::display), threads = threads.len(), "the proxy is listening");
         notify_supervisor();
         control.block_on(async {
-            let ports = tcp::Ports::new(workers, address);
+            let ports = tcp::Ports::new(workers, address, kept.clone(), taken);
             let client = control::client(&options.data);
             let routes = tokio::spawn(control::follow_routes(
                 shared.clone(),
@@ -269,7 +275,7 @@ impl Proxy {
                     control::say(&shared, &client, &options.node).await;
                 }
             }
-            drop(kept);
+            kept.clear();
             shared.begin_stopping();
             halt.cancel();
             wishes.abort();
@@ -304,13 +310,9 @@ impl Proxy {
 }
 
 /// Resolves once a successor has taken the sockets.
-async fn given_away(offer: Option<handover::Offer>, kept: &[handover::Named]) {
+async fn given_away(offer: Option<handover::Offer>, kept: &Kept) {
     match offer {
-        Some(offer) => {
-            let sockets =
-                || kept.iter().map(|(name, socket)| Ok((name.clone(), socket.try_clone()?))).collect();
-            offer.taken(sockets).await;
-        }
+        Some(offer) => offer.taken(|| kept.copies()).await,
         None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 //! In: the address, how many threads, and the environment. Out: listening sockets for each thread.
 //! Inherited ones come as in `sd_listen_fds(3)`: descriptors from 3 on, counted by `BERTH_LISTEN_FDS` or `LISTEN_FDS`.
 
-use crate::handover::Named;
+use crate::handover::Kept;
 use crate::worker::{At, Listener};
 use anyhow::{Context, bail};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -37,17 +37,16 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// The sockets to hand over, by name; taken out, so that whoever has them closes them by dropping them.
-    pub(crate) fn take_kept(&mut self) -> Vec<Named> {
-        let named = |name: &str, bound: &mut Bound| {
-            let kept = std::mem::take(&mut bound.kept);
-            kept.into_iter().map(|socket| (name.to_owned(), socket.into())).collect::<Vec<_>>()
+    /// Puts the same sockets once more to what a successor gets.
+    pub(crate) fn keep(&mut self, kept: &Kept) {
+        let keep = |name: &str, bound: &mut Bound| {
+            let sockets = std::mem::take(&mut bound.kept);
+            kept.put(name.to_owned(), sockets.into_iter().map(Into::into).collect());
         };
-        let mut all = named(HTTP, &mut self.http);
+        keep(HTTP, &mut self.http);
         if let Some(https) = &mut self.https {
-            all.extend(named(HTTPS, https));
+            keep(HTTPS, https);
         }
-        all
     }
 
     /// The listeners of each thread.
@@ -108,20 +107,13 @@ pub(crate) fn open(http: SocketAddr, https: Option<SocketAddr>, threads: usize) 
 
 /// The listeners a predecessor handed over. Those for addresses it did not listen on are bound.
 pub(crate) fn taken(
-    sockets: Vec<Named>,
+    sockets: &Kept,
     http: SocketAddr,
     https: Option<SocketAddr>,
     threads: usize,
 ) -> anyhow::Result<Sockets> {
-    let (mut tls, mut plain) = (Vec::new(), Vec::new());
-    for (name, socket) in sockets {
-        match name.as_str() {
-            HTTP => plain.push(socket.into()),
-            HTTPS => tls.push(socket.into()),
-            _ => {}
-        }
-    }
-    assemble(plain, tls, http, https, threads)
+    let named = |name| sockets.take(name).into_iter().map(Into::into).collect();
+    assemble(named(HTTP), named(HTTPS), http, https, threads)
 }
 
 fn assemble(
@@ -236,6 +228,15 @@ pub(crate) fn bind_udp(address: SocketAddr, threads: usize) -> io::Result<Vec<st
     };
     drop(bind(false)?); // first alone, as for TCP
     (0..threads).map(|_| Ok(bind(true)?.into())).collect()
+}
+
+/// Shares what a predecessor had open among the threads: each socket is read by one at least, each thread reads one.
+pub(crate) fn spread<T: From<std::os::fd::OwnedFd>>(
+    sockets: &[std::os::fd::OwnedFd],
+    threads: usize,
+) -> io::Result<Vec<(usize, T)>> {
+    let turns = if sockets.is_empty() { 0 } else { threads.max(sockets.len()) };
+    (0..turns).map(|turn| Ok((turn % threads, sockets[turn % sockets.len()].try_clone()?.into()))).collect()
 }
 
 /// One listener of a port for each thread.

@@ -5,6 +5,7 @@
 
 use crate::buffer::Buf;
 use crate::connection::keep_alive;
+use crate::handover::Kept;
 use crate::io;
 use crate::listen;
 use crate::proxy_protocol;
@@ -17,6 +18,7 @@ use crate::worker::{At, Listener, Worker, pause_after};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
@@ -49,6 +51,10 @@ pub(crate) struct Ports {
     /// The HTTP listener's: routes open their ports on the same address.
     http: SocketAddr,
     open: BTreeMap<Key, (Kind, CancellationToken)>,
+    /// The open ones' sockets, for a successor.
+    kept: Arc<Kept>,
+    /// What a predecessor had open: used instead of opening anew.
+    taken: Kept,
     pub(crate) errors: BTreeMap<u16, String>,
 }
 
@@ -65,8 +71,13 @@ fn wanted(table: &Table) -> BTreeMap<Key, Kind> {
 }
 
 impl Ports {
-    pub(crate) fn new(workers: Vec<(Arc<Worker>, Handle)>, http: SocketAddr) -> Self {
-        Self { workers, http, open: BTreeMap::new(), errors: BTreeMap::new() }
+    pub(crate) fn new(
+        workers: Vec<(Arc<Worker>, Handle)>,
+        http: SocketAddr,
+        kept: Arc<Kept>,
+        taken: Kept,
+    ) -> Self {
+        Self { workers, http, open: BTreeMap::new(), kept, taken, errors: BTreeMap::new() }
     }
 
     /// Listens on the table's ports and no others. Ports that fail are tried again at the next call.
@@ -75,6 +86,7 @@ impl Ports {
         self.open.retain(|key, (kind, stop)| {
             let stays = wanted.get(key) == Some(kind);
             if !stays {
+                self.kept.take(&name(*key));
                 stop.cancel();
             }
             stays
@@ -99,12 +111,32 @@ impl Ports {
                 }
             }
         }
+        if table.known {
+            self.taken.clear(); // no route wants the rest
+        }
+    }
+
+    /// The sockets of a port, and which thread each is for: a predecessor's, or new ones from `bind`.
+    fn sockets<T: From<OwnedFd> + Into<OwnedFd>>(
+        &self,
+        key: Key,
+        bind: impl FnOnce() -> std::io::Result<Vec<T>>,
+    ) -> std::io::Result<Vec<(usize, T)>> {
+        let mut kept = self.taken.take(&name(key));
+        if kept.is_empty() {
+            kept = bind()?.into_iter().map(Into::into).collect();
+        }
+        let sockets = listen::spread(&kept, self.workers.len())?;
+        self.kept.put(name(key), kept);
+        Ok(sockets)
     }
 
     fn receive(&self, port: u16) -> std::io::Result<CancellationToken> {
         let stop = CancellationToken::new();
-        let sockets = listen::bind_udp(SocketAddr::new(self.http.ip(), port), self.workers.len())?;
-        for (socket, (worker, runtime)) in sockets.into_iter().zip(&self.workers) {
+        let address = SocketAddr::new(self.http.ip(), port);
+        let bind = || listen::bind_udp(address, self.workers.len());
+        for (thread, socket) in self.sockets((port, Transport::Udp), bind)? {
+            let (worker, runtime) = &self.workers[thread];
             let _entered = runtime.enter();
             let socket = UdpSocket::from_std(socket)?;
             runtime.spawn(udp::serve(worker.clone(), socket, port, ends(worker, &stop)));
@@ -114,8 +146,10 @@ impl Ports {
 
     fn listen(&self, port: u16, kind: Kind) -> std::io::Result<CancellationToken> {
         let stop = CancellationToken::new();
-        let sockets = listen::bind_port(SocketAddr::new(self.http.ip(), port), self.workers.len())?;
-        for (socket, (worker, runtime)) in sockets.into_iter().zip(&self.workers) {
+        let address = SocketAddr::new(self.http.ip(), port);
+        let bind = || listen::bind_port(address, self.workers.len());
+        for (thread, socket) in self.sockets((port, Transport::Tcp), bind)? {
+            let (worker, runtime) = &self.workers[thread];
             let _entered = runtime.enter();
             let socket = TcpListener::from_std(socket)?;
             let (worker, stop) = (worker.clone(), ends(worker, &stop));
@@ -130,6 +164,14 @@ impl Ports {
             }
         }
         Ok(stop)
+    }
+}
+
+/// What a port's sockets are called.
+fn name((port, transport): Key) -> String {
+    match transport {
+        Transport::Tcp => format!("tcp:{port}"),
+        Transport::Udp => format!("udp:{port}"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! A successor takes over: no connection is refused, no request fails, what is open may end in peace.
 
 use crate::origin::Origin;
-use crate::proxy::{Client, one, quick, until, write};
-use berth_model::NodeName;
+use crate::proxy::{Client, backend, one, quick, tcp_route, until, write};
+use berth_model::ports::UdpRoute;
+use berth_model::{AppName, NodeName};
 use berth_proxy::{Options, Proxy, Settings};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -140,6 +141,80 @@ fn tunnels_and_requests_of_an_elder_go_on() {
     elder.thread.join().unwrap();
     next.stop.cancel();
     next.thread.join().unwrap();
+}
+
+#[test]
+fn ports_of_routes_change_hands_too() {
+    let origin = Origin::start(|peer| {
+        peer.say("hello");
+        while peer.fill() {
+            let echo = std::mem::take(&mut peer.pending);
+            peer.say(echo);
+        }
+    });
+    let echo = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let echo_address = echo.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut space = [0; 100];
+        while let Ok((count, from)) = echo.recv_from(&mut space) {
+            let _ = echo.send_to(&space[..count], from);
+        }
+    });
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (port, udp_port) = (free(), free());
+    let mut routes = one("app.test", origin.address);
+    routes.tcp = vec![tcp_route(port, vec![backend("app.web.1.a", 1, origin.address)])];
+    routes.ports.udp = vec![UdpRoute {
+        port: udp_port,
+        app: AppName::parse("app").unwrap(),
+        backends: vec![backend("app.web.1.b", 1, echo_address)],
+    }];
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path().join("proxy/table.json"), serde_json::to_vec(&routes).unwrap());
+    let settings = || Settings { handover_tunnels: Duration::from_secs(600), ..quick() };
+    let mut running = start(dir.path(), false, settings());
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
+    until("the port is open", || TcpStream::connect(to).is_ok());
+    let mut open = Client::connect(to);
+    assert_eq!(open.take(5), b"hello");
+    let asks = |text: &[u8]| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut space = [0; 100];
+        let mut ask = || {
+            socket.send_to(text, ("127.0.0.1", udp_port)).unwrap();
+            socket.recv(&mut space).is_ok_and(|count| &space[..count] == text)
+        };
+        assert!((0..50).any(|_| ask()), "no answer");
+    };
+    asks(b"one");
+    let done = Arc::new(AtomicBool::new(false));
+    let comers = std::thread::spawn({
+        let done = done.clone();
+        move || {
+            let mut count = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(Client::connect(to).take(5), b"hello", "connection {count}");
+                count += 1;
+            }
+            count
+        }
+    });
+    let mut elders = Vec::new();
+    for _ in 0..3 {
+        let next = start(dir.path(), true, settings());
+        elders.push(std::mem::replace(&mut running, next));
+        open.send("ping");
+        assert_eq!(open.take(4), b"ping", "the first one's connection goes on");
+        assert_eq!(Client::connect(to).take(5), b"hello");
+    }
+    drop(open);
+    elders.into_iter().for_each(|elder| elder.thread.join().unwrap());
+    done.store(true, Ordering::Relaxed);
+    assert!(comers.join().unwrap() > 3);
+    asks(b"two");
+    running.stop.cancel();
+    running.thread.join().unwrap();
 }
 
 #[test]
