@@ -141,10 +141,10 @@ async fn renew(context: &Context, matches: &ArgMatches) -> Result<()> {
     for app in apps {
         let renewed = context.act(Method::POST, &format!("/v1/apps/{app}/acme/renew"), Some(&body)).await;
         // One app's failure is no reason to leave the others alone; the last one is the exit code.
-        if let Err(error) = renewed {
-            if let Err(earlier) = std::mem::replace(&mut result, Err(error)) {
-                warning(&earlier.to_string());
-            }
+        if let Err(error) = renewed
+            && let Err(earlier) = std::mem::replace(&mut result, Err(error))
+        {
+            warning(&earlier.to_string());
         }
     }
     result
