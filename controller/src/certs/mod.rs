@@ -29,6 +29,7 @@ pub(crate) use operations::{
 pub(crate) use own::{add, add_global, generate, listed, remove, remove_global, show};
 
 use crate::platform::{Platform, PlatformError, now_ms};
+use berth_model::release::App;
 use berth_model::{AppName, HostPattern};
 use kept::Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +101,12 @@ impl Certs {
 
     fn is_busy(&self, app: &AppName, slot: &Slot) -> bool {
         self.state().busy.contains(&(app.clone(), slot.clone()))
+    }
+
+    /// Apps that are gone leave nothing behind.
+    fn forget_others(&self, apps: &[App]) {
+        let names: BTreeSet<&AppName> = apps.iter().map(|app| &app.name).collect();
+        self.state().settled.retain(|app, _| names.contains(app));
     }
 
     /// Since when an app's host names are as they are: from the start of the controller at the latest.

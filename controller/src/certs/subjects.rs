@@ -25,8 +25,10 @@ pub(super) async fn all(platform: &Platform, now_ms: i64) -> Result<Vec<Subject>
     let global = platform.global_domains().await?;
     let (defaults, mut own) = settings::all(platform).await?;
     let kept = kept::all(platform, &platform.certs().opened).await?;
+    let apps = platform.apps().await?;
+    platform.certs().forget_others(&apps);
     let mut subjects = Vec::new();
-    for app in platform.apps().await? {
+    for app in apps {
         let own = own.remove(&app.name).unwrap_or_default();
         subjects.push(subject(platform, &app, &global, (&defaults, &own), &kept, now_ms).await?);
     }
