@@ -236,10 +236,11 @@ fn by_dns(berth: &Berth) -> Result<()> {
     // By a webhook, both names: two records of one name at once.
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (notes, servers) = (seen.clone(), Arc::new(acme));
-    let dns = servers.clone();
+    let dns = Arc::downgrade(&servers); // the thread below outlives this scenario
     let hook = answer(move |request| {
         let call: serde_json::Value = serde_json::from_str(&request.body).unwrap_or_default();
         let text = |key: &str| call[key].as_str().unwrap_or_default().to_owned();
+        let Some(dns) = dns.upgrade() else { return 503 };
         let made = dns.record(text("action") == "present", &text("name"), &text("value"));
         if let Ok(mut notes) = notes.lock() {
             notes.push(format!("{} {}", request.authorization, text("action")));
