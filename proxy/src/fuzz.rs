@@ -7,6 +7,7 @@ use crate::chunk::{Body, Decoder, Wrapped};
 use crate::fields::{self, HeadEnd};
 use crate::head::{self, Framing, Method, Origin, Request};
 use crate::site_path::SitePath;
+use crate::sni::{self, Hello};
 use crate::table::Table;
 use crate::trace_context;
 use crate::{reply, static_files};
@@ -24,6 +25,8 @@ pub const TARGETS: &[Target] = &[
     ("route_table", route_table),
     ("field_values", field_values),
     ("site_path", site_path),
+    ("proxy_protocol", proxy_protocol),
+    ("client_hello", client_hello),
 ];
 
 /// The bytes after the first `count`, and those.
@@ -299,6 +302,36 @@ pub fn site_path(input: &[u8]) {
     let slashed = path.with_slash();
     assert!(slashed.starts_with(b"/") && !slashed.starts_with(b"//"), "it names no other host");
     assert!(!slashed[..slashed.len() - path.query().len()].iter().any(|b| is_control(*b)));
+}
+
+/// Headers of the PROXY protocol.
+pub fn proxy_protocol(input: &[u8]) {
+    crate::proxy_protocol::fuzz(input);
+}
+
+/// A TLS client's first message: the name in it is the one rustls reads, wherever it is split.
+pub fn client_hello(input: &[u8]) {
+    let whole = sni::read(input);
+    for end in [input.len() / 3, input.len() / 2, input.len().saturating_sub(1)] {
+        let part = sni::read(&input[..end]);
+        assert!(
+            part == Hello::More || part == whole || whole == Hello::Malformed,
+            "{part:?}, then {whole:?}"
+        );
+    }
+    let Hello::Name(name) = whole else { return };
+    let (mut acceptor, mut rest) = (rustls::server::Acceptor::default(), input);
+    while !rest.is_empty() && acceptor.read_tls(&mut rest).is_ok() {
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                let theirs = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                assert_eq!(theirs, name.map(|name| name.to_ascii_lowercase()), "rustls reads another name");
+                return;
+            }
+            Err(_) => return,
+        }
+    }
 }
 
 #[cfg(test)]

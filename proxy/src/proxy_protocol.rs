@@ -93,6 +93,22 @@ enum Parsed {
     Malformed,
 }
 
+/// A header is the same wherever it is split, and ends within its bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(input: &[u8]) {
+    let whole = parse(input);
+    if let Parsed::Header { used, .. } = whole {
+        assert_eq!(parse(&input[..used]), whole, "what follows a header changes nothing");
+    }
+    for end in [input.len() / 3, input.len() / 2, input.len().saturating_sub(1)] {
+        let part = parse(&input[..end]);
+        assert!(
+            part == Parsed::More || part == whole || whole == Parsed::Malformed,
+            "{part:?}, then {whole:?}"
+        );
+    }
+}
+
 fn parse(bytes: &[u8]) -> Parsed {
     match bytes.first() {
         None => Parsed::More,
@@ -111,6 +127,9 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
         let whole = within.len() < MAX_V1 && !within.contains(&b'\n');
         return if whole { Parsed::More } else { Parsed::Malformed };
     };
+    if within[..end].contains(&b'\n') {
+        return Parsed::Malformed; // the same, however it is split
+    }
     let used = end + 2;
     let Ok(line) = std::str::from_utf8(&within[6.min(end)..end]) else { return Parsed::Malformed };
     let mut words = line.split(' ');
