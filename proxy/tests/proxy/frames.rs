@@ -499,7 +499,7 @@ fn field_blocks_without_end_are_not_kept() {
     let mut proxy = Running::start(&one("a.test", plain().address));
     let (heard, sent) = flood(proxy.address, 10_000, |n| match n {
         1 => frame(HEADERS, END_STREAM, 1, block(&GET)),
-        _ => frame(CONTINUATION, 0, 1, with(&[("x-filler", &"a".repeat(16_000))])[40..].to_vec()),
+        _ => frame(CONTINUATION, 0, 1, &with(&[("x-filler", &"a".repeat(16_000))])[40..]),
     });
     assert!(heard.closed || heard.goaway.is_some(), "{heard:?}");
     assert!(sent < 10_000);
