@@ -1,5 +1,6 @@
 //! Routes: what the proxy serves. One immutable table, swapped whole.
 
+use crate::policy::Rules;
 use crate::site::SiteRules;
 use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ pub struct RouteTable {
     /// Raw TCP routes; no two have the same port.
     #[serde(default)]
     pub tcp: Vec<TcpRoute>,
+    /// Everything else: policies, routes below paths, who is trusted.
+    #[serde(default)]
+    pub rules: Rules,
     /// What holds for all of them.
     #[serde(default)]
     pub settings: ProxySettings,
@@ -169,6 +173,9 @@ pub struct ProxyStatus {
     pub certificates_revision: u64,
     /// Containers that are no longer in its table but still have requests or tunnels in flight, and how many.
     pub draining: BTreeMap<ContainerId, u64>,
+    /// Apps that sleep when nobody asks for them, and for how many milliseconds nobody did.
+    #[serde(default)]
+    pub idle_ms: BTreeMap<AppName, u64>,
     /// Ports it could not listen on, and why.
     #[serde(default)]
     pub tcp_errors: BTreeMap<u16, String>,

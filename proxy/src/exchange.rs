@@ -3,12 +3,14 @@
 //! In: a parsed request with its rewritten head, what came behind it, and its route. Out: an [`Outcome`], and a
 //! [`Trace`] for the log. At most one buffer is held for each direction, none while there is nothing to hold.
 
+use crate::balance;
 use crate::buffer::{Buf, Head};
 use crate::chunk::{Body, LAST_CHUNK, Wrapped};
-use crate::fields::HeadEnd;
+use crate::fields::{self, HeadEnd};
 use crate::head::{Framing, Request};
 use crate::io::{self, Progress, Socket};
 use crate::pages::Page;
+use crate::policy::gate::{Patience, Queue};
 use crate::reply::{self, Reply};
 use crate::settings::MAX_HEAD;
 use crate::table::{Route, Target};
@@ -24,8 +26,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Backends or connections tried for one request.
-const MAX_ATTEMPTS: u32 = 4;
+/// Tables that may change under one request.
+const MAX_STALE: u32 = 8;
 /// Interim answers passed on for one request.
 const MAX_INTERIM: u32 = 16;
 /// Bodies up to this size are copied behind the head and written in one piece: cheaper than a vectored write.
@@ -47,6 +49,15 @@ pub(crate) struct Trace {
     pub(crate) attempts: u32,
     pub(crate) connect_failures: u32,
     pub(crate) backend: Option<Arc<Backend>>,
+}
+
+impl Trace {
+    /// Tells the circuit breaker of the container, if it has one, how it did.
+    pub(crate) fn judge(&self, route: &Route, well: bool) {
+        if let (Some(circuit), Some(backend)) = (&route.rules.balance.circuit, &self.backend) {
+            backend.judged(well, circuit);
+        }
+    }
 }
 
 /// How an exchange ended.
@@ -73,6 +84,8 @@ pub(crate) struct Job<'a, S> {
     pub(crate) request: &'a Request,
     /// The rewritten head.
     pub(crate) head: &'a [u8],
+    /// The client's connection is TLS.
+    pub(crate) secure: bool,
     pub(crate) route: &'a mut Arc<Route>,
     pub(crate) progress: &'a Progress,
     pub(crate) trace: &'a mut Trace,
@@ -100,13 +113,15 @@ enum Stopped {
     Client,
     /// The client's chunks make no sense.
     Malformed,
+    /// There is more of it than the app is to get.
+    TooLarge,
     /// The app takes no more; it may still answer.
     App,
 }
 
 /// Forwards one request.
 pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
-    let Job { worker, client, input, request, head, route, progress, trace } = job;
+    let Job { worker, client, input, request, head, secure, route, progress, trace } = job;
     let chunked = request.framing == Framing::Chunked;
     let mut body = match request.framing {
         Framing::None => Body::none(),
@@ -122,6 +137,10 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         }
     }
     trace.received = first as u64;
+    let most = route.rules.limits.body.unwrap_or(u64::MAX);
+    if trace.received > most {
+        return Outcome::Fail(Page::of(413));
+    }
     let complete = body.is_done();
     let wrapped = Wrapped::new(first, chunked, complete);
     if used == 0 && input.as_ref().is_some_and(Buf::is_empty) {
@@ -131,17 +150,58 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut fresh = false;
     let mut stale = 0_u32;
-    while trace.attempts < MAX_ATTEMPTS && stale < MAX_ATTEMPTS {
+    // No container has got a byte of it.
+    let mut unsent = true;
+    let within = route.rules.limits.connect.unwrap_or(worker.shared.settings.connect);
+    let wanted =
+        if route.tokens.is_empty() { None } else { fields::of(head, "cookie").and_then(balance::cookie) };
+    let mut patience = Patience::default();
+    let mut queue = Queue::default();
+    let mut left = route.rules.balance.attempts;
+    let held = head.len() + used;
+    loop {
+        if stale >= MAX_STALE {
+            return Outcome::Fail(Page::BAD_GATEWAY);
+        }
         let Target::Backends(backends) = &route.target else { return Outcome::Fail(Page::BAD_GATEWAY) };
         if backends.is_empty() {
+            if patience
+                .wait(worker, route, &head[request.host.clone()], held, |due| progress.hold(due.into()))
+                .await
+            {
+                progress.resume();
+                continue;
+            }
             return Outcome::Fail(Page::UNAVAILABLE);
         }
-        let lease = match upstream::choose(backends, &tried, worker.random()) {
+        let choice = match left {
+            0 => Choice::Exhausted,
+            _ => balance::choose(route, backends, &tried, wanted, worker.random()),
+        };
+        let lease = match choice {
             Choice::Leased(lease) => lease,
-            Choice::Exhausted => break,
+            Choice::Full => {
+                if queue.wait(route, |due| progress.hold(due.into())).await {
+                    progress.resume();
+                    continue;
+                }
+                return Outcome::Fail(Page::UNAVAILABLE);
+            }
+            Choice::Exhausted => {
+                // Nobody took a connection: the containers may just be starting again.
+                let host = &head[request.host.clone()];
+                if !unsent || !patience.wait(worker, route, host, held, |due| progress.hold(due.into())).await
+                {
+                    return Outcome::Fail(Page::BAD_GATEWAY);
+                }
+                progress.resume();
+                tried.clear();
+                left = route.rules.balance.attempts;
+                continue;
+            }
             Choice::Stale => {
                 stale += 1;
-                match worker.shared.table.load().find(&head[request.host.clone()]) {
+                match worker.shared.table.load().again(&head[request.host.clone()], route) {
                     Some(newer) => *route = newer.clone(),
                     None => return Outcome::Fail(Page::UNAVAILABLE),
                 }
@@ -149,20 +209,23 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             }
         };
         trace.attempts += 1;
+        left -= 1;
         trace.backend = Some(lease.backend.clone());
         let pooled = if fresh { None } else { upstream::reuse(&lease, worker.index, !idempotent) };
         let connection = match pooled {
             Some(connection) => connection,
-            None => match connect(&lease, worker, trace).await {
+            None => match connect(&lease, within, trace).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     tracing::debug!(app = %route.app, container = %lease.backend.name.container, %error, "cannot connect");
                     lease.backend.failed();
+                    trace.judge(route, false);
                     tried.push(lease.backend.clone());
                     continue;
                 }
             },
         };
+        let extra = extra_fields(route, &lease, wanted, secure);
         let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..first]);
         let slices = [head, wrapped.prefix(), data, wrapped.suffix()].map(IoSlice::new);
         let count = if first == 0 && wrapped.suffix().is_empty() { 1 } else { slices.len() };
@@ -177,18 +240,19 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                     release(input, used);
                     (used, first) = (0, 0);
                 }
-                Some(answer(worker, client, &connection.stream, request, progress, trace).await)
+                Some(answer(worker, client, &connection.stream, request, &extra, progress, trace).await)
             }
             Ok(written) => {
                 let Trace { received, .. } = &mut *trace;
                 let mut moved = 0;
-                let up = Upload { client, app: &connection.stream, chunked, progress };
+                let up =
+                    Upload { client, app: &connection.stream, chunked, progress, most: most - *received };
                 let mut part = Part { head, wrapped: &wrapped, first, used, written };
                 let ended = {
                     let mut own = Trace::default();
                     let fate = both(
                         up.run(&mut part, input, &mut body, &mut moved),
-                        answer(worker, client, &connection.stream, request, progress, &mut own),
+                        answer(worker, client, &connection.stream, request, &extra, progress, &mut own),
                         progress,
                     )
                     .await;
@@ -199,7 +263,10 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 (trace.status, trace.sent, trace.first_byte) = (own.status, own.sent, own.first_byte);
                 trace.head_sent = own.head_sent;
                 match fate {
-                    Ok(Fate::Silent) => return Outcome::Fail(Page::BAD_GATEWAY),
+                    Ok(Fate::Silent) => {
+                        trace.judge(route, false);
+                        return Outcome::Fail(Page::BAD_GATEWAY);
+                    }
                     Ok(fate) => Some(fate),
                     Err(failed) => return failed,
                 }
@@ -210,10 +277,12 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 // Unsent, or nothing came back: once more if that does no harm.
                 let again = fate.is_none() || (idempotent && complete);
                 progress.sent.store(false, Ordering::Relaxed);
+                unsent &= fate.is_none();
                 if connection.reused {
                     fresh = true;
                 } else {
                     lease.backend.failed();
+                    trace.judge(route, false);
                     tried.push(lease.backend.clone());
                 }
                 if !again {
@@ -221,6 +290,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 }
             }
             Some(Fate::Broken(reason)) => {
+                trace.judge(route, false);
                 tracing::debug!(app = %route.app, container = %lease.backend.name.container, reason, "bad answer");
                 return Outcome::Fail(Page::BAD_GATEWAY);
             }
@@ -232,6 +302,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             Some(Fate::Done { reusable, close }) => {
                 release(input, used);
                 lease.backend.succeeded();
+                trace.judge(route, !matches!(trace.status, 502..=504));
                 let sent = progress.sent.load(Ordering::Relaxed);
                 if reusable && sent {
                     worker.keep(&lease, Connection { reused: true, ..connection });
@@ -240,13 +311,35 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             }
         }
     }
-    Outcome::Fail(Page::BAD_GATEWAY)
+}
+
+/// Lines that go into the head of every answer of this route; none for most.
+fn extra_fields(route: &Route, lease: &Lease, wanted: Option<&[u8]>, secure: bool) -> String {
+    let lines = route.rules.fields(secure);
+    if lines.is_empty() && route.tokens.is_empty() {
+        return String::new(); // does not allocate
+    }
+    let mut extra = lines.to_owned();
+    if let Some(token) = balance::token_of(route, &lease.backend).filter(|token| wanted != Some(&token[..])) {
+        extra.push_str("Set-Cookie: ");
+        extra.push_str(balance::COOKIE);
+        extra.push('=');
+        extra.push_str(std::str::from_utf8(token).unwrap_or_default());
+        extra.push_str("; Path=");
+        extra.push_str(route.prefix.as_deref().unwrap_or("/"));
+        extra.push_str(if secure {
+            "; HttpOnly; SameSite=Lax; Secure\r\n"
+        } else {
+            "; HttpOnly; SameSite=Lax\r\n"
+        });
+    }
+    extra
 }
 
 /// A new connection to the leased backend.
-async fn connect(lease: &Lease, worker: &Worker, trace: &mut Trace) -> std::io::Result<Connection> {
+async fn connect(lease: &Lease, within: Duration, trace: &mut Trace) -> std::io::Result<Connection> {
     let began = Instant::now();
-    let connected = upstream::connect(lease, &worker.shared.settings).await;
+    let connected = upstream::connect_within(lease, within).await;
     match &connected {
         Ok(_) => trace.connect = Some(began.elapsed()),
         Err(_) => trace.connect_failures += 1,
@@ -283,7 +376,12 @@ async fn both(
                 Err(Stopped::Malformed) if !answering => {
                     return Poll::Ready(Err(Outcome::Fail(Page::of(400))));
                 }
-                Err(Stopped::Client | Stopped::Malformed) => return Poll::Ready(Err(Outcome::Abort)),
+                Err(Stopped::TooLarge) if !answering => {
+                    return Poll::Ready(Err(Outcome::Fail(Page::of(413))));
+                }
+                Err(Stopped::Client | Stopped::Malformed | Stopped::TooLarge) => {
+                    return Poll::Ready(Err(Outcome::Abort));
+                }
             }
         }
         down.as_mut().poll(cx).map(Ok)
@@ -306,6 +404,8 @@ struct Upload<'a, S> {
     app: &'a TcpStream,
     chunked: bool,
     progress: &'a Progress,
+    /// Bytes of the body that may follow.
+    most: u64,
 }
 
 impl<S: Socket> Upload<'_, S> {
@@ -317,7 +417,7 @@ impl<S: Socket> Upload<'_, S> {
         body: &mut Body,
         received: &mut u64,
     ) -> Result<(), Stopped> {
-        let Self { client, app, chunked, progress } = self;
+        let Self { client, app, chunked, progress, most } = self;
         {
             let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..part.first]);
             let mut slices =
@@ -337,6 +437,9 @@ impl<S: Socket> Upload<'_, S> {
             progress.touch();
             let step = body.advance(buf.data_mut()).map_err(|_| Stopped::Malformed)?;
             *received += step.data as u64;
+            if *received > most {
+                return Err(Stopped::TooLarge);
+            }
             let wrapped = Wrapped::new(step.data, chunked, step.done);
             let mut slices = [wrapped.prefix(), &buf.data()[..step.data], wrapped.suffix()].map(IoSlice::new);
             io::write_all(app, &mut slices, |_| progress.touch()).await.map_err(|_| Stopped::App)?;
@@ -352,6 +455,7 @@ async fn answer(
     client: &impl Socket,
     app: &TcpStream,
     request: &Request,
+    extra: &str,
     progress: &Progress,
     trace: &mut Trace,
 ) -> Fate {
@@ -362,6 +466,18 @@ async fn answer(
             Ok(reply) => reply,
             Err(fate) => return fate,
         };
+    if !extra.is_empty() {
+        out.0.truncate(out.0.len() - 2); // the empty line
+        for line in extra.split_inclusive("\r\n") {
+            // What the app says itself about TLS goes before what the platform would.
+            let hsts =
+                line.starts_with("Strict-") && fields::of(&out.0, "strict-transport-security").is_some();
+            if !hsts {
+                out.0.extend_from_slice(line.as_bytes());
+            }
+        }
+        out.0.extend_from_slice(b"\r\n");
+    }
     relay(client, app, reply, progress, trace, out, input).await
 }
 

@@ -3,12 +3,17 @@
 //! In: [`RouteTable`] and the table before it. Out: [`Table`], which keeps the backends (with their connections and
 //! counts) that both have. Memory only.
 
+use crate::balance::{self, Shares, Token};
 use crate::fields;
+use crate::policy::compiled::Compiled;
+use crate::policy::keep::{AppState, Keep};
+use crate::policy::paths::{self, Ambiguous};
 use crate::static_files::Site;
-use crate::stats::Stats;
+use crate::stats::{Stats, Totals};
 use crate::upstream::Backend;
+use berth_model::policy::{Cidr, PathRoute, Policy};
 use berth_model::route::{self, RouteTable};
-use berth_model::{AppName, ContainerId, ReleaseVersion};
+use berth_model::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,9 +29,19 @@ pub(crate) struct Table {
     /// By what follows `*.`.
     wildcard: HashMap<Box<str>, Arc<Route>>,
     pub(crate) tcp: BTreeMap<u16, Arc<Route>>,
+    /// What gets requests for hosts that are not in it.
+    default: Option<Arc<Route>>,
+    /// Pages of the platform, by status.
+    pages: BTreeMap<u16, Arc<str>>,
+    /// Proxies in front of this one.
+    pub(crate) trusted: Vec<Cidr>,
     backends: HashMap<route::Backend, Arc<Backend>>,
     /// Of every app that has a route.
     pub(crate) stats: BTreeMap<AppName, Arc<Stats>>,
+    rules: HashMap<AppName, Arc<Compiled>>,
+    states: HashMap<AppName, Arc<AppState>>,
+    /// Of apps without a policy.
+    no_rules: Option<Arc<Compiled>>,
 }
 
 /// What answers a host's requests or a port's connections.
@@ -36,51 +51,73 @@ pub(crate) struct Route {
     pub(crate) release: Option<ReleaseVersion>,
     pub(crate) target: Target,
     pub(crate) stats: Arc<Stats>,
+    /// [`crate::policy::decide`] has a say.
+    pub(crate) gate: bool,
+    pub(crate) rules: Arc<Compiled>,
+    pub(crate) state: Arc<AppState>,
+    /// The path it is for; without one the whole host.
+    pub(crate) prefix: Option<Box<str>>,
+    /// The app does not see the prefix.
+    pub(crate) strip: bool,
+    /// Routes of the same host below paths, the longest first.
+    below: Vec<Arc<Route>>,
+    /// What names each of the backends in cookies, in their order; empty if clients do not stick.
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) shares: Shares,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Target {
     Backends(Vec<Arc<Backend>>),
     Static(Site),
     NoWeb,
+    /// The host has routes below paths, and this is not one.
+    Missing,
 }
 
 impl Table {
-    /// The table for `routes`. Backends and counts are taken over from `before` where they are the same.
+    /// The table for `routes`. Backends, counts and policies are taken over from `before` where they are the same.
     pub(crate) fn build(
         routes: &RouteTable,
         before: &Self,
         threads: usize,
         bases: &[PathBuf],
         changed: &Arc<Notify>,
+        keep: &Keep,
     ) -> Self {
-        let mut table = Self { revision: routes.revision, known: true, ..Self::default() };
+        let rules = &routes.rules;
+        let no_rules = before.no_rules.clone();
+        let no_rules = no_rules.unwrap_or_else(|| Arc::new(Compiled::new(&Policy::default())));
+        let mut table = Self {
+            revision: routes.revision,
+            known: true,
+            trusted: rules.trusted.clone(),
+            pages: rules.pages.iter().map(|(status, page)| (*status, page.as_str().into())).collect(),
+            no_rules: Some(no_rules),
+            ..Self::default()
+        };
+        let build = Build { routes, before, threads, bases, changed, keep };
         for entry in &routes.http {
-            let target = match &entry.target {
-                route::Target::Backends { backends } => {
-                    Target::Backends(table.backends_of(backends, before, threads, changed))
-                }
-                route::Target::Static { root, spa_fallback, rules } => {
-                    Target::Static(Site::new(root.as_ref(), bases, *spa_fallback, rules))
-                }
-                route::Target::NoWeb => Target::NoWeb,
-            };
-            let stats = table.stats_of(&entry.app, before, threads);
-            let made = Arc::new(Route { app: entry.app.clone(), release: entry.release, target, stats });
-            let host = entry.host.as_str();
-            let replaced = match host.strip_prefix("*.") {
-                Some(parent) => table.wildcard.insert(parent.into(), made),
-                None => table.exact.insert(host.into(), made),
-            };
-            if replaced.is_some() {
+            let made = Arc::new(build.route(&mut table, &entry.app, entry.release, &entry.target, None));
+            if rules.default_app.as_ref() == Some(&entry.app) {
+                table.default = Some(made.clone());
+            }
+            if table.insert(&entry.host, made).is_some() {
+                let host = entry.host.as_str();
                 tracing::warn!(%host, app = %entry.app, "two routes have this host; the last one is served");
             }
         }
+        let mut below: BTreeMap<&HostPattern, Vec<Arc<Route>>> = BTreeMap::new();
+        for entry in &rules.paths {
+            let made = build.route(&mut table, &entry.app, entry.release, &entry.target, Some(entry));
+            below.entry(&entry.host).or_default().push(Arc::new(made));
+        }
+        for (host, paths) in below {
+            table.put_below(host, paths, &build);
+        }
         for entry in &routes.tcp {
-            let backends = table.backends_of(&entry.backends, before, threads, changed);
-            let stats = table.stats_of(&entry.app, before, threads);
-            let target = Target::Backends(backends);
-            let made = Arc::new(Route { app: entry.app.clone(), release: None, target, stats });
+            let target = route::Target::Backends { backends: entry.backends.clone() };
+            let made = Arc::new(build.route(&mut table, &entry.app, None, &target, None));
             if table.tcp.insert(entry.port, made).is_some() {
                 tracing::warn!(port = entry.port, app = %entry.app, "two routes have this port; the last one is served");
             }
@@ -88,17 +125,41 @@ impl Table {
         table
     }
 
-    fn backends_of(
-        &mut self,
-        wanted: &[route::Backend],
-        before: &Self,
-        threads: usize,
-        changed: &Arc<Notify>,
-    ) -> Vec<Arc<Backend>> {
+    fn insert(&mut self, host: &HostPattern, route: Arc<Route>) -> Option<Arc<Route>> {
+        let host = host.as_str();
+        match host.strip_prefix("*.") {
+            Some(parent) => self.wildcard.insert(parent.into(), route),
+            None => self.exact.insert(host.into(), route),
+        }
+    }
+
+    /// Gives the routes of `host` below paths to its own route; where it has none, to what would serve it otherwise.
+    fn put_below(&mut self, host: &HostPattern, mut paths: Vec<Arc<Route>>, build: &Build<'_>) {
+        let length = |route: &Arc<Route>| route.prefix.as_ref().map_or(0, |prefix| prefix.len());
+        paths.sort_by_key(|route| std::cmp::Reverse(length(route)));
+        let own = match host.as_str().strip_prefix("*.") {
+            Some(parent) => self.wildcard.get(parent),
+            None => self.find_known(host.as_str()),
+        };
+        let whole = match (own, paths.first()) {
+            (Some(own), _) => own.like(own.target.clone(), paths),
+            (None, Some(first)) => {
+                let mut missing = first.like(Target::Missing, Vec::new());
+                missing.rules = build.no_rules(self);
+                missing.gate = false;
+                missing.prefix = None;
+                Route { below: paths, ..missing }
+            }
+            (None, None) => return,
+        };
+        self.insert(host, Arc::new(whole));
+    }
+
+    fn backends_of(&mut self, wanted: &[route::Backend], build: &Build<'_>) -> Vec<Arc<Backend>> {
         let mut own = |name: &route::Backend| {
-            let made = || Arc::new(Backend::new(name.clone(), threads, changed.clone()));
+            let made = || Arc::new(Backend::new(name.clone(), build.threads, build.changed.clone()));
             let backend = self.backends.entry(name.clone());
-            backend.or_insert_with(|| before.backends.get(name).cloned().unwrap_or_else(made)).clone()
+            backend.or_insert_with(|| build.before.backends.get(name).cloned().unwrap_or_else(made)).clone()
         };
         wanted.iter().map(&mut own).collect()
     }
@@ -119,17 +180,51 @@ impl Table {
 
     /// Every route.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.exact.values().chain(self.wildcard.values()).chain(self.tcp.values())
+        self.http_routes().chain(self.tcp.values())
+    }
+
+    fn state_of(&mut self, app: &AppName, build: &Build<'_>) -> Arc<AppState> {
+        let made = || Arc::new(build.keep.app(app));
+        let state = self.states.entry(app.clone());
+        state.or_insert_with(|| build.before.states.get(app).cloned().unwrap_or_else(made)).clone()
+    }
+
+    fn rules_of(&mut self, app: &AppName, build: &Build<'_>) -> Arc<Compiled> {
+        let Some(policy) = build.routes.rules.policies.get(app) else { return build.no_rules(self) };
+        let made = || {
+            let known = build.before.rules.get(app).filter(|rules| rules.is_of(policy)).cloned();
+            known.unwrap_or_else(|| Arc::new(Compiled::new(policy)))
+        };
+        self.rules.entry(app.clone()).or_insert_with(made).clone()
     }
 
     /// The route of a `Host` value; an exact host beats a wildcard.
     pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
         let mut space = [0; 256];
         let name = fields::route_host(host, &mut space)?;
+        self.find_known(name).or(self.default.as_ref())
+    }
+
+    fn find_known(&self, name: &str) -> Option<&Arc<Route>> {
         self.exact.get(name).or_else(|| {
             let (label, parent) = name.split_once('.')?;
             self.wildcard.get(parent).filter(|_| !label.is_empty())
         })
+    }
+
+    /// The page for a status: the app's own, else the platform's.
+    pub(crate) fn page(&self, route: Option<&Route>, status: u16) -> Option<Arc<str>> {
+        let own = route.and_then(|route| route.rules.page(status));
+        own.or_else(|| self.pages.get(&status)).cloned()
+    }
+
+    /// The route that has taken the place of `old`, which a request for `host` was on.
+    pub(crate) fn again(&self, host: &[u8], old: &Route) -> Option<&Arc<Route>> {
+        let whole = self.find(host)?;
+        match &old.prefix {
+            None => Some(whole),
+            Some(_) => whole.below.iter().find(|route| route.prefix == old.prefix),
+        }
     }
 
     /// The backends this table has and `next` has not.
@@ -140,6 +235,105 @@ impl Table {
     /// The containers that have routes.
     pub(crate) fn containers(&self) -> HashSet<&ContainerId> {
         self.backends.keys().map(|name| &name.container).collect()
+    }
+
+    /// Every route of a host.
+    pub(crate) fn http_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let whole = self.exact.values().chain(self.wildcard.values());
+        whole.flat_map(|route| std::iter::once(route).chain(&route.below))
+    }
+
+    /// Apps of which the controller wants to know how long nobody asked, with what they had so far.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (&AppName, Totals)> {
+        let watched = self.rules.iter().filter(|(_, rules)| rules.watched);
+        watched.map(|(app, _)| {
+            let totals = self.stats.get(app).and_then(|stats| stats.totals());
+            (app, totals.unwrap_or_default())
+        })
+    }
+}
+
+/// What routes are made of.
+struct Build<'a> {
+    routes: &'a RouteTable,
+    before: &'a Table,
+    threads: usize,
+    bases: &'a [PathBuf],
+    changed: &'a Arc<Notify>,
+    keep: &'a Keep,
+}
+
+impl Build<'_> {
+    fn no_rules(&self, table: &Table) -> Arc<Compiled> {
+        table.no_rules.clone().unwrap_or_else(|| Arc::new(Compiled::new(&Policy::default())))
+    }
+
+    fn route(
+        &self,
+        table: &mut Table,
+        app: &AppName,
+        release: Option<ReleaseVersion>,
+        target: &route::Target,
+        path: Option<&PathRoute>,
+    ) -> Route {
+        let rules = table.rules_of(app, self);
+        let target = match target {
+            route::Target::Backends { backends } => Target::Backends(table.backends_of(backends, self)),
+            route::Target::Static { root, spa_fallback, rules } => {
+                Target::Static(Site::new(root.as_ref(), self.bases, *spa_fallback, rules))
+            }
+            route::Target::NoWeb => Target::NoWeb,
+        };
+        let backends = match &target {
+            Target::Backends(backends) => &backends[..],
+            _ => &[],
+        };
+        let key = if rules.balance.sticky { self.routes.rules.cookie_key.0.as_bytes() } else { &[] };
+        Route {
+            app: app.clone(),
+            release,
+            gate: rules.gate || (matches!(target, Target::NoWeb) && rules.wakes_within.is_some()),
+            stats: table.stats_of(app, self.before, self.threads),
+            state: table.state_of(app, self),
+            prefix: path.map(|path| path.prefix.as_str().into()),
+            strip: path.is_some_and(|path| path.strip),
+            below: Vec::new(),
+            tokens: balance::tokens(key, app, backends),
+            shares: Shares::new(rules.shares(), backends),
+            rules,
+            target,
+        }
+    }
+}
+
+impl Route {
+    fn like(&self, target: Target, below: Vec<Arc<Self>>) -> Self {
+        Self {
+            app: self.app.clone(),
+            release: self.release,
+            target,
+            stats: self.stats.clone(),
+            gate: self.gate,
+            rules: self.rules.clone(),
+            state: self.state.clone(),
+            prefix: self.prefix.clone(),
+            strip: self.strip,
+            below,
+            tokens: self.tokens.clone(),
+            shares: self.shares.clone(),
+        }
+    }
+
+    /// The host has routes below paths.
+    pub(crate) fn is_divided(&self) -> bool {
+        !self.below.is_empty()
+    }
+
+    /// The route below a path that `target` leads to, and how much of the target is that path.
+    pub(crate) fn below(&self, target: &[u8]) -> Result<Option<(&Arc<Self>, usize)>, Ambiguous> {
+        let prefixes = self.below.iter().map(|route| route.prefix.as_deref().unwrap_or_default());
+        let found = paths::find(prefixes, target)?;
+        Ok(found.and_then(|(index, length)| Some((self.below.get(index)?, length))))
     }
 }
 
@@ -165,7 +359,7 @@ mod tests {
     }
 
     fn build(routes: &RouteTable, before: &Table) -> Table {
-        Table::build(routes, before, 1, &[], &Arc::default())
+        Table::build(routes, before, 1, &[], &Arc::default(), &Keep::new())
     }
 
     #[test]

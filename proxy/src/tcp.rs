@@ -115,7 +115,7 @@ async fn reach(worker: &Worker, port: u16) -> Option<(Lease, TcpStream, Arc<Rout
         let lease = match upstream::choose(backends, &tried, worker.random()) {
             Choice::Leased(lease) => lease,
             Choice::Stale => continue,
-            Choice::Exhausted => return None,
+            Choice::Exhausted | Choice::Full => return None,
         };
         match upstream::connect(&lease, &worker.shared.settings).await {
             Ok(connection) => {

@@ -9,6 +9,7 @@ mod framing;
 mod handover;
 mod inherited;
 mod origin;
+mod policy;
 mod proxy;
 mod sites;
 mod slow;
