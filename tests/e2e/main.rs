@@ -16,6 +16,7 @@ mod dockerfile;
 mod faults;
 mod images;
 mod isolation;
+mod policies;
 mod push;
 mod samples;
 mod sites;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
                     deploys::SCENARIOS,
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
+                    policies::SCENARIOS,
                     sites::SCENARIOS,
                     buildpacks::SCENARIOS,
                     watch::SCENARIOS,
