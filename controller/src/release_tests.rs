@@ -51,6 +51,7 @@ pub(crate) fn app() -> App {
         mounts: Vec::new(),
         ports: Vec::new(),
         published: Vec::new(),
+        proxy: Default::default(),
         current: None,
         next_version: 7,
     }

@@ -3,12 +3,15 @@
 //! In: every app with its hosts and the containers that serve it, and what the nodes say of them. Out: one [`RouteTable`].
 //! Only ready containers of the serving release get traffic.
 
+use crate::platform::{Pages, ProxyCommon};
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus};
 use berth_model::image::Process;
+use berth_model::policy::{PathRoute, Policy, Rules};
 use berth_model::ports::{HttpPort, PortMapping, PortRoutes, Scheme, TlsRoute, UdpRoute};
+use berth_model::proxy_settings::{networks, policy};
 use berth_model::release::App;
 use berth_model::route::{Backend, HttpRoute, RouteTable, Target, TcpRoute};
-use berth_model::{ContainerId, HostPattern, ReleaseVersion};
+use berth_model::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -116,7 +119,6 @@ pub fn routes(serving: &[Serving<'_>], health: &impl Health) -> RouteTable {
         }
     }
     RouteTable {
-        revision: 0,
         http: http.into_values().collect(),
         tcp: tcp.into_values().collect(),
         ports: ports.routes(),
@@ -145,6 +147,58 @@ impl Ports {
             udp: self.udp.into_values().collect(),
         }
     }
+}
+
+/// Everything of the table that is not an address: policies, and routes below paths. Where two apps claim one path of one
+/// host, the app that was made first has it.
+#[must_use]
+pub fn rules(serving: &[Serving<'_>], health: &impl Health, common: &ProxyCommon) -> Rules {
+    let mut order: Vec<_> = serving.iter().collect();
+    order.sort_by_key(|one| (one.app.created_ms, &one.app.name));
+    let mut rules = Rules {
+        trusted: common.values.get("trust-forwarded").map_or_else(Vec::new, |text| networks(text)),
+        default_app: common.values.get("default-app").and_then(|app| AppName::parse(app).ok()),
+        pages: by_status(&common.global_pages),
+        ..Rules::default()
+    };
+    let mut paths = BTreeMap::new();
+    for one in order {
+        let app = one.app;
+        let none = BTreeMap::new();
+        let pages = common.pages.get(app.name.as_str()).unwrap_or(&none);
+        let mut policy = policy(&app.proxy, &common.values, pages);
+        // A name that was taken away from the app since must not be where everybody is sent.
+        let leads_here = |host: &str| one.hosts.iter().any(|own| own.as_str() == host || own.covers(host));
+        policy.canonical_host = policy.canonical_host.filter(|host| leads_here(host));
+        if policy.balance.sticky {
+            rules.cookie_key = common.cookie_key.clone();
+        }
+        if policy != Policy::default() {
+            rules.policies.insert(app.name.clone(), policy);
+        }
+        if app.proxy.paths.is_empty() {
+            continue;
+        }
+        let main = app.ports.iter().find(|mapping| mapping.is_main());
+        let target = target(one, main, health);
+        for path in &app.proxy.paths {
+            let key = (path.host.clone(), path.prefix.clone());
+            paths.entry(key).or_insert_with(|| PathRoute {
+                host: path.host.clone(),
+                prefix: path.prefix.clone(),
+                strip: path.strip,
+                app: app.name.clone(),
+                release: one.release,
+                target: target.clone(),
+            });
+        }
+    }
+    rules.paths = paths.into_values().collect();
+    rules
+}
+
+fn by_status(pages: &Pages) -> BTreeMap<u16, String> {
+    pages.iter().filter_map(|(name, page)| Some((name.parse().ok()?, page.clone()))).collect()
 }
 
 fn target(one: &Serving<'_>, main: Option<&PortMapping>, health: &impl Health) -> Target {

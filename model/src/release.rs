@@ -3,6 +3,7 @@
 use crate::check::Check;
 use crate::container::{Limits, Mount, PublishedPort, RestartPolicy, Stop};
 use crate::image::Image;
+use crate::proxy_settings::AppProxy;
 use crate::{AppName, EnvName, HostPattern, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,6 +68,9 @@ pub struct App {
     /// Ports of the node published into `web.1` directly.
     #[serde(default)]
     pub published: Vec<PublishedPort>,
+    /// How the proxy treats its requests.
+    #[serde(default, skip_serializing_if = "AppProxy::is_default")]
+    pub proxy: AppProxy,
     /// The release that serves, once there is one.
     pub current: Option<ReleaseVersion>,
     /// The number that the next release gets.

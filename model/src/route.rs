@@ -1,5 +1,6 @@
 //! Routes: what the proxy serves. One immutable table, swapped whole.
 
+use crate::policy::Rules;
 use crate::ports::{AppProtocol, PortRoutes, ProxyProtocol};
 use crate::site::SiteRules;
 use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
@@ -21,6 +22,9 @@ pub struct RouteTable {
     /// Further HTTP listeners, TLS led by server name, UDP.
     #[serde(default)]
     pub ports: PortRoutes,
+    /// Everything else: policies, routes below paths, who is trusted.
+    #[serde(default)]
+    pub rules: Rules,
     /// What holds for all of them.
     #[serde(default)]
     pub settings: ProxySettings,
@@ -179,6 +183,9 @@ pub struct ProxyStatus {
     pub certificates_revision: u64,
     /// Containers that are no longer in its table but still have requests or tunnels in flight, and how many.
     pub draining: BTreeMap<ContainerId, u64>,
+    /// Apps that sleep when nobody asks for them, and for how many milliseconds nobody did.
+    #[serde(default)]
+    pub idle_ms: BTreeMap<AppName, u64>,
     /// Ports it could not listen on, TCP or UDP, and why.
     #[serde(default)]
     pub tcp_errors: BTreeMap<u16, String>,

@@ -7,11 +7,14 @@ use crate::access_log::{self, Entry};
 use crate::buffer::{Buf, Head};
 use crate::exchange::{self, Job, Outcome, Trace};
 use crate::exchange2;
-use crate::fields::HeadEnd;
+use crate::fields::{self, HeadEnd};
 use crate::front2::{self, Connection};
 use crate::head::{self, Method, Origin, Refusal, Request};
-use crate::io::{self, Progress, Socket, Timer};
+use crate::io::{self, Heard, Progress, Socket, Timer};
 use crate::pages::{self, Page};
+use crate::policy::gate::{self, Passed};
+use crate::policy::paths::Ambiguous;
+use crate::policy::{self, Answer, View};
 use crate::settings::MAX_HEAD;
 use crate::static_files;
 use crate::stats::{Account, Finished};
@@ -98,10 +101,19 @@ enum Ahead {
     Misdirected,
     /// A certificate authority gets its answer.
     Challenge(Box<str>),
-    /// The host has a certificate: to the same address by TLS.
-    Secure {
-        port: u16,
-    },
+}
+
+/// What the gate must know beside the head.
+struct Asked {
+    /// Of the head as it came.
+    bytes: usize,
+    /// In memory.
+    held: usize,
+    https: Option<u16>,
+}
+
+fn buf_len(buf: Option<&Buf>) -> usize {
+    buf.map_or(0, |buf| buf.data().len())
 }
 
 /// What waiting for a request came to.
@@ -239,7 +251,7 @@ impl<S: Socket> Client<S> {
             peer: &self.peer,
             port: self.front.port,
             scheme: self.front.scheme(),
-            trusted: settings.trust_forwarded,
+            trusted: settings.trust_forwarded || self.worker.shared.trusts(self.front.peer.ip()),
             now_ms: io::micros(now) / 1000,
             id: &id,
             trace: trace.as_ref().map(<[u8; trace_context::LENGTH]>::as_slice),
@@ -253,44 +265,32 @@ impl<S: Socket> Client<S> {
         };
         buf.consume(length);
         self.fresh = false;
-        self.respond(&request, &head, started, now).await
+        self.respond(request, head, length, started, now).await
     }
 
-    /// Serves a request, the body of which is still to be read.
+    /// Serves a request whose head had `bytes` bytes, and the body of which is still to be read.
     pub(crate) async fn respond(
         &mut self,
-        request: &Request,
-        head: &Head,
+        mut request: Request,
+        mut head: Head,
+        bytes: usize,
         started: Instant,
         now: std::time::Duration,
     ) -> Next {
         let settings = &self.worker.shared.settings;
         let (progress_span, linger) = (settings.progress, settings.linger);
-        match self.ahead_of_routes(request, &head.0) {
-            None => {}
-            Some(Ahead::Misdirected) => {
-                return self.page(Page::MISDIRECTED, request, &head.0, &mut Trace::default()).await;
+        let https = match self.ahead_of_routes(&request, &head.0) {
+            Ok(https) => https,
+            Err(Ahead::Misdirected) => {
+                return self.page(Page::MISDIRECTED, &request, &head.0, &mut Trace::default()).await;
             }
-            Some(Ahead::Challenge(answer)) => {
-                let close = self.closes_after(request);
-                let mut out = Head::take();
-                pages::text(&answer, request.method, close, &mut out.0);
-                return self.answer_own(&out.0, close).await;
+            Err(Ahead::Challenge(answer)) => {
+                let close = self.closes_after(&request);
+                head.0.clear();
+                pages::text(&answer, request.method, close, &mut head.0);
+                return self.answer_own(&head.0, close).await;
             }
-            Some(Ahead::Secure { port }) => {
-                let close = self.closes_after(request);
-                let mut out = Head::take();
-                let (host, target) = (&head.0[request.host.clone()], &head.0[request.target.clone()]);
-                pages::secure(host, port, target, request.method, close, &mut out.0);
-                let trace = Trace { status: pages::moved(request.method), ..Trace::default() };
-                let route = self.worker.shared.table.load().find(host).cloned();
-                if let Some(route) = route {
-                    let account = route.stats.enter(self.worker.index);
-                    self.log(&route, &account, request, &head.0, &trace, false, started, now);
-                }
-                return self.answer_own(&out.0, close).await;
-            }
-        }
+        };
         let found = {
             let table = self.worker.shared.table.load();
             match table.find_at(self.front.listener, &head.0[request.host.clone()]) {
@@ -298,7 +298,7 @@ impl<S: Socket> Client<S> {
                     self.worker.meter().unknown_hosts.add(1);
                     if request.streamed {
                         // Its neighbours on the connection go on.
-                        return self.page(Page::MISDIRECTED, request, &head.0, &mut Trace::default()).await;
+                        return self.page(Page::MISDIRECTED, &request, &head.0, &mut Trace::default()).await;
                     }
                     return Next::Close; // no answer at all: nothing here is called that
                 }
@@ -308,20 +308,53 @@ impl<S: Socket> Client<S> {
         let mut trace = Trace::default();
         let Some(mut route) = found else {
             // Just started, without a table and without a controller to ask.
-            return self.page(Page::UNAVAILABLE, request, &head.0, &mut trace).await;
+            return self.page(Page::UNAVAILABLE, &request, &head.0, &mut trace).await;
         };
+        let received = buf_len(self.input.as_ref());
+        let mut below = 0;
+        if route.is_divided() {
+            match route.below(&head.0[request.target.clone()]) {
+                Ok(None) => {}
+                Ok(Some((found, length))) => (route, below) = (found.clone(), length),
+                Err(Ambiguous) => return self.page(Page::of(400), &request, &head.0, &mut trace).await,
+            }
+        }
         let account = route.stats.enter(self.worker.index);
-        let progress = Progress::new(started, progress_span);
+        let mut began = started;
+        if route.gate || https.is_some() {
+            let asked = Asked { bytes, held: bytes + received, https };
+            match Box::pin(self.gate(&mut route, &request, &head.0, asked)).await {
+                Passed::On => began = Instant::now(), // what it waited is not what the app took
+                Passed::Gone => {
+                    self.log(&route, &account, &request, &head.0, &trace, true, started, now);
+                    return Next::Close;
+                }
+                Passed::Answered(answer) => {
+                    let next = self.own(&answer, &route, &request, &head.0, &mut trace).await;
+                    self.log(&route, &account, &request, &head.0, &trace, false, started, now);
+                    return next;
+                }
+            }
+        }
+        if let Some(prefix) = route.prefix.as_deref().filter(|_| route.strip) {
+            head::strip(&mut request, below, prefix, &mut head.0);
+        }
+        let limits = &route.rules.limits;
+        let idle = limits.idle.unwrap_or(progress_span);
+        let progress = Progress::limited(began, idle, limits.response.unwrap_or(idle), limits.total);
+        let secure = self.front.name.is_some();
         let outcome = match &route.target {
             Target::NoWeb => Some(Outcome::Fail(Page::BAD_GATEWAY)),
+            Target::Missing => Some(Outcome::Fail(Page::of(404))),
             Target::Static(site) => {
                 let stopping = self.worker.shared.is_stopping();
                 let answering = static_files::answer(
                     site,
                     &self.stream,
-                    request,
+                    &request,
                     &head.0,
                     stopping,
+                    route.rules.fields(secure),
                     &progress,
                     &mut trace,
                 );
@@ -335,8 +368,9 @@ impl<S: Socket> Client<S> {
                     worker,
                     client: stream,
                     input,
-                    request,
+                    request: &request,
                     head: &head.0,
+                    secure,
                     route: &mut route,
                     progress: &progress,
                     trace: &mut trace,
@@ -351,6 +385,9 @@ impl<S: Socket> Client<S> {
         };
         let outcome = outcome.unwrap_or_else(|| {
             let flag = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
+            if flag(&progress.sent) && !flag(&progress.gone) && !flag(&progress.answering) {
+                trace.judge(&route, false); // it had the request and time enough
+            }
             match (flag(&progress.answering) || flag(&progress.gone), flag(&progress.sent)) {
                 (true, _) => Outcome::Abort,
                 (false, true) => Outcome::Fail(Page::TIMED_OUT),
@@ -368,37 +405,100 @@ impl<S: Socket> Client<S> {
                 self.stream.cut();
                 Next::Close
             }
-            Outcome::Fail(page) => self.page(page, request, &head.0, &mut trace).await,
+            Outcome::Fail(page) => {
+                let answer =
+                    Answer { retry_after: page.retry_after.map(u32::from), ..Answer::of(page.status) };
+                self.own(&answer, &route, &request, &head.0, &mut trace).await
+            }
             Outcome::Tunnel { lease, stream, early } => {
                 tunnel = Some((lease, stream, early));
                 Next::Close
             }
         };
-        self.log(&route, &account, request, &head.0, &trace, aborted, started, now);
+        self.log(&route, &account, &request, &head.0, &trace, aborted, started, now);
         match tunnel {
             Some((lease, app, early)) => Next::Tunnel(Box::new(Tunnel { lease, app, early, account })),
             None => next,
         }
     }
 
-    /// What is answered whatever the routes say.
-    fn ahead_of_routes(&self, request: &Request, head: &[u8]) -> Option<Ahead> {
+    /// Has policies decide about a request.
+    async fn gate(&self, route: &mut Arc<Route>, request: &Request, head: &[u8], asked: Asked) -> Passed {
+        let shared = &self.worker.shared;
+        let peer = self.front.peer.ip().to_canonical();
+        let (client, secure) = {
+            let table = shared.table.load();
+            // The head was written here: what it says was believed, or is our own.
+            let client = policy::client(peer, &table.trusted, fields::of(head, "x-forwarded-for"));
+            (client, fields::of(head, "x-forwarded-proto") == Some(b"https"))
+        };
+        let mut view = View {
+            host: &head[request.host.clone()],
+            target: &head[request.target.clone()],
+            client,
+            only_looks: matches!(request.method, Method::Get | Method::Head),
+            secure,
+            https: asked.https,
+            head: asked.bytes,
+            body: match request.framing {
+                head::Framing::Length(length) => Some(length),
+                _ => None,
+            },
+            field: &|name| fields::of(head, name),
+            first: true,
+            now: std::time::Instant::now(),
+        };
+        let gone = poll_fn(|cx| match self.stream.poll_heard(cx) {
+            Poll::Ready(Heard::End | Heard::Broken) => Poll::Ready(()),
+            _ => Poll::Pending, // what it sends meanwhile is the body, or the next request
+        });
+        gate::pass(&self.worker, route, &mut view, asked.held, gone).await
+    }
+
+    /// Answers for the app, with its own page for that if it has one.
+    async fn own(
+        &mut self,
+        answer: &Answer,
+        route: &Route,
+        request: &Request,
+        head: &[u8],
+        trace: &mut Trace,
+    ) -> Next {
+        let close = self.closes_after(request);
+        let html = memchr::memmem::find(head, b"text/html").is_some();
+        let lines = route.rules.fields(self.front.name.is_some());
+        let mut out = Head::take();
+        let page = match &answer.page {
+            None => self.worker.shared.table.load().page(Some(route), answer.status),
+            Some(page) => Some(page.clone()),
+        };
+        let answer = Answer { page, ..answer.clone() };
+        pages::whole(&answer, lines, request.method, close, html, &mut out.0);
+        trace.status = answer.status;
+        trace.sent = out.0.len() as u64;
+        self.answer_own(&out.0, close).await
+    }
+
+    /// What is answered whatever the routes say; else the port where the host is served by TLS.
+    fn ahead_of_routes(&self, request: &Request, head: &[u8]) -> Result<Option<u16>, Ahead> {
         let certificates = &self.worker.shared.certificates;
         match &self.front.name {
             Some(name) => {
                 let host = &head[request.host.clone()];
                 let fits = leads_here(name, host) || certificates.load().alike(name, host);
-                (!fits).then_some(Ahead::Misdirected)
+                if fits { Ok(None) } else { Err(Ahead::Misdirected) }
             }
             None => {
                 let certificates = certificates.load();
                 if let Some(token) = head[request.target.clone()].strip_prefix(ACME_CHALLENGE) {
                     let answer = std::str::from_utf8(token).ok().and_then(|token| certificates.token(token));
-                    return answer.map(|answer| Ahead::Challenge(answer.into()));
+                    return answer.map_or(Ok(None), |answer| Err(Ahead::Challenge(answer.into())));
                 }
-                let port = self.worker.shared.https.filter(|_| self.front.listener.is_none())?;
-                let host = std::str::from_utf8(&head[request.host.clone()]).ok()?;
-                certificates.find(host).map(|_| Ahead::Secure { port })
+                // Further ports have TLS of their own, or none.
+                let main = self.worker.shared.https.filter(|_| self.front.listener.is_none());
+                let Some(port) = main else { return Ok(None) };
+                let host = std::str::from_utf8(&head[request.host.clone()]).unwrap_or_default();
+                Ok(certificates.find(host).map(|_| port))
             }
         }
     }

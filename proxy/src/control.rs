@@ -3,13 +3,15 @@
 //! In: `DIR/run/internal.sock` (which may be missing) and `DIR/proxy/table.json`. Out: applied tables, kept on disk, and
 //! [`ProxyStatus`] at every change.
 
+use crate::stats::Totals;
+use crate::table::Table;
 use crate::tcp::Ports;
 use crate::tls::wanted::Names;
 use crate::worker::Shared;
 use anyhow::Context;
-use berth_model::NodeName;
 use berth_model::route::{ProxyStatus, RouteTable};
 use berth_model::tls::{CertificateTable, CertificateWanted};
+use berth_model::{AppName, NodeName};
 use berth_wire::{Client, Endpoint, WireError};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -29,6 +31,8 @@ const MAX_TABLE: usize = 64 << 20;
 const POLL: Duration = Duration::from_secs(40);
 /// How long one status may take to be delivered.
 const POST: Duration = Duration::from_secs(5);
+/// How long the controller may take to say that it starts an app.
+const WAKE: Duration = Duration::from_secs(10);
 /// A status is sent at least this often,
 const REPEAT: Duration = Duration::from_secs(5);
 /// and at most this often.
@@ -186,6 +190,56 @@ pub(crate) async fn pass_on_wishes(client: Client, mut names: Names) {
     }
 }
 
+/// Has the controller start apps that sleep and are asked for, for ever.
+pub(crate) async fn pass_on_wakes(shared: Arc<Shared>, client: Client) {
+    /// Apps that are being started at once.
+    const AT_ONCE: usize = 256;
+    let Some(mut wakes) = shared.keep.take_wakes() else { return };
+    let mut calls = tokio::task::JoinSet::new();
+    while let Some(state) = wakes.recv().await {
+        while calls.len() >= AT_ONCE {
+            calls.join_next().await;
+        }
+        let client = client.clone();
+        calls.spawn(async move {
+            let path = format!("/proxy/v1/wake/{}", state.app);
+            let call = client.call(Method::POST, &path, None::<&()>);
+            match timeout(WAKE, call).await {
+                Ok(Ok(_)) => tracing::debug!(app = %state.app, "asked for it to be woken"),
+                Ok(Err(error)) => tracing::warn!(app = %state.app, %error, "cannot have it woken"),
+                Err(_) => tracing::warn!(app = %state.app, "the controller did not answer a call to wake it"),
+            }
+            // Whoever still waits a second from now asks again.
+            sleep(RETRY).await;
+            state.woken();
+        });
+        while calls.try_join_next().is_some() {}
+    }
+}
+
+/// For how long nobody asked for the apps that sleep then.
+#[derive(Default)]
+struct Idle(BTreeMap<AppName, (Totals, Instant)>);
+
+impl Idle {
+    fn look(&mut self, table: &Table) -> BTreeMap<AppName, u64> {
+        let now = Instant::now();
+        let mut idle = BTreeMap::new();
+        let mut seen = BTreeMap::new();
+        for (app, totals) in table.watched() {
+            let since = match self.0.remove(app) {
+                Some((before, since)) if totals.in_flight() == 0 && !totals.differs(&before) => since,
+                _ => now,
+            };
+            let ms = u64::try_from(now.duration_since(since).as_millis()).unwrap_or(u64::MAX);
+            idle.insert(app.clone(), ms);
+            seen.insert(app.clone(), (totals, since));
+        }
+        self.0 = seen;
+        idle
+    }
+}
+
 /// What this proxy is called, and what it does.
 fn status(shared: &Shared, node: &NodeName) -> ProxyStatus {
     let proxy = match shared.gave_way() {
@@ -198,6 +252,7 @@ fn status(shared: &Shared, node: &NodeName) -> ProxyStatus {
         revision: shared.table.load().revision,
         certificates_revision: shared.certificates.load().revision,
         draining: shared.draining(),
+        idle_ms: BTreeMap::new(),
         tcp_errors: BTreeMap::new(),
     }
 }
@@ -227,15 +282,21 @@ pub(crate) async fn report(
     mut left: oneshot::Receiver<()>,
 ) {
     let mut last = None;
+    let mut idle = Idle::default();
     loop {
         let began = Instant::now();
+        let table = shared.table.load_full();
         if !shared.is_stopping() {
-            ports.reconcile(&shared.table.load_full());
+            ports.reconcile(&table);
         }
-        let status = ProxyStatus { tcp_errors: ports.errors.clone(), ..status(&shared, &node) };
+        let tcp_errors = ports.errors.clone();
+        let status = ProxyStatus { tcp_errors, idle_ms: idle.look(&table), ..status(&shared, &node) };
+        drop(table);
+        let news =
+            |sent: &ProxyStatus| *sent != ProxyStatus { idle_ms: sent.idle_ms.clone(), ..status.clone() };
         let due = last
             .as_ref()
-            .is_none_or(|(sent, at): &(ProxyStatus, Instant)| *sent != status || at.elapsed() >= REPEAT);
+            .is_none_or(|(sent, at): &(ProxyStatus, Instant)| news(sent) || at.elapsed() >= REPEAT);
         if due {
             last = post(&client, &status).await.then_some((status, began));
         }

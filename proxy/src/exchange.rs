@@ -5,7 +5,7 @@
 
 use crate::buffer::{Buf, Head};
 use crate::chunk::{Body, LAST_CHUNK, Wrapped};
-use crate::fields::HeadEnd;
+use crate::fields::{self, HeadEnd};
 use crate::head::{Framing, Request};
 use crate::io::{self, Progress, Socket};
 use crate::pages::Page;
@@ -48,6 +48,15 @@ pub(crate) struct Trace {
     pub(crate) backend: Option<Arc<Backend>>,
 }
 
+impl Trace {
+    /// Tells the circuit breaker of the container, if it has one, how it did.
+    pub(crate) fn judge(&self, route: &Route, well: bool) {
+        if let (Some(circuit), Some(backend)) = (&route.rules.balance.circuit, &self.backend) {
+            backend.judged(well, circuit);
+        }
+    }
+}
+
 /// How an exchange ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -72,6 +81,8 @@ pub(crate) struct Job<'a, S> {
     pub(crate) request: &'a Request,
     /// The rewritten head.
     pub(crate) head: &'a [u8],
+    /// The client's connection is TLS.
+    pub(crate) secure: bool,
     pub(crate) route: &'a mut Arc<Route>,
     pub(crate) progress: &'a Progress,
     pub(crate) trace: &'a mut Trace,
@@ -99,6 +110,8 @@ pub(crate) enum Stopped {
     Client,
     /// The client's chunks make no sense.
     Malformed,
+    /// There is more of it than the app is to get.
+    TooLarge,
     /// The app takes no more; it may still answer.
     App,
 }
@@ -115,7 +128,7 @@ pub(crate) fn body_of(request: &Request) -> Body {
 
 /// Forwards one request.
 pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
-    let Job { worker, client, input, request, head, route, progress, trace } = job;
+    let Job { worker, client, input, request, head, secure, route, progress, trace } = job;
     let chunked = request.framing == Framing::Chunked;
     let mut body = body_of(request);
     // What came with the head already; it stays in the buffer until the app has begun to answer, to be sent again.
@@ -127,30 +140,36 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         }
     }
     trace.received = first as u64;
+    let most = route.rules.limits.body.unwrap_or(u64::MAX);
+    if trace.received > most {
+        return Outcome::Fail(Page::of(413));
+    }
     let complete = body.is_done();
     let wrapped = Wrapped::new(first, chunked, complete);
     if used == 0 && input.as_ref().is_some_and(Buf::is_empty) {
         *input = None;
     }
     let idempotent = request.method.is_idempotent();
-    let mut search = Search::default();
     let mut fresh = false;
+    let within = route.rules.limits.connect.unwrap_or(worker.shared.settings.connect);
+    let mut search = Search::new(route, request, head, head.len() + used);
     loop {
-        let lease = match search.lease(worker, route, &head[request.host.clone()], trace) {
+        let lease = match search.lease(worker, route, progress, trace).await {
             Ok(lease) => lease,
             Err(page) => return Outcome::Fail(page),
         };
         let pooled = if fresh { None } else { upstream::reuse(&lease, worker.index, !idempotent) };
         let connection = match pooled {
             Some(connection) => connection,
-            None => match connect(&lease, worker, trace).await {
+            None => match connect(&lease, within, trace).await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    search.unreachable(&lease, route, &error);
+                    search.unreachable(&lease, route, trace, &error);
                     continue;
                 }
             },
         };
+        let extra = search.extra_fields(route, &lease, secure);
         let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..first]);
         let slices = [head, wrapped.prefix(), data, wrapped.suffix()].map(IoSlice::new);
         let count = if first == 0 && wrapped.suffix().is_empty() { 1 } else { slices.len() };
@@ -165,18 +184,19 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                     release(input, used);
                     (used, first) = (0, 0);
                 }
-                Some(answer(worker, client, &connection.stream, request, progress, trace).await)
+                Some(answer(worker, client, &connection.stream, request, &extra, progress, trace).await)
             }
             Ok(written) => {
                 let Trace { received, .. } = &mut *trace;
                 let mut moved = 0;
-                let up = Upload { client, app: &connection.stream, chunked, progress };
+                let up =
+                    Upload { client, app: &connection.stream, chunked, progress, most: most - *received };
                 let mut part = Part { head, wrapped: &wrapped, first, used, written };
                 let ended = {
                     let mut own = Trace::default();
                     let fate = both(
                         up.run(&mut part, input, &mut body, &mut moved),
-                        answer(worker, client, &connection.stream, request, progress, &mut own),
+                        answer(worker, client, &connection.stream, request, &extra, progress, &mut own),
                         progress,
                     )
                     .await;
@@ -187,7 +207,10 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 (trace.status, trace.sent, trace.first_byte) = (own.status, own.sent, own.first_byte);
                 trace.head_sent = own.head_sent;
                 match fate {
-                    Ok(Fate::Silent) => return Outcome::Fail(Page::BAD_GATEWAY),
+                    Ok(Fate::Silent) => {
+                        trace.judge(route, false);
+                        return Outcome::Fail(Page::BAD_GATEWAY);
+                    }
                     Ok(fate) => Some(fate),
                     Err(failed) => return failed,
                 }
@@ -198,16 +221,20 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 // Unsent, or nothing came back: once more if that does no harm.
                 let again = fate.is_none() || (idempotent && complete);
                 progress.sent.store(false, Ordering::Relaxed);
+                if fate.is_some() {
+                    search.sent();
+                }
                 if connection.reused {
                     fresh = true;
                 } else {
-                    search.failed(&lease);
+                    search.failed(&lease, route, trace);
                 }
                 if !again {
                     return Outcome::Fail(Page::BAD_GATEWAY);
                 }
             }
             Some(Fate::Broken(reason)) => {
+                trace.judge(route, false);
                 tracing::debug!(app = %route.app, container = %lease.backend.name.container, reason, "bad answer");
                 return Outcome::Fail(Page::BAD_GATEWAY);
             }
@@ -219,6 +246,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             Some(Fate::Done { reusable, close }) => {
                 release(input, used);
                 lease.backend.succeeded();
+                trace.judge(route, !matches!(trace.status, 502..=504));
                 let sent = progress.sent.load(Ordering::Relaxed);
                 if reusable && sent {
                     worker.keep(&lease, Connection { reused: true, ..connection });
@@ -230,9 +258,9 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
 }
 
 /// A new connection to the leased backend.
-async fn connect(lease: &Lease, worker: &Worker, trace: &mut Trace) -> std::io::Result<Connection> {
+async fn connect(lease: &Lease, within: Duration, trace: &mut Trace) -> std::io::Result<Connection> {
     let began = Instant::now();
-    let connected = upstream::connect(lease, &worker.shared.settings).await;
+    let connected = upstream::connect_within(lease, within).await;
     match &connected {
         Ok(_) => trace.connect = Some(began.elapsed()),
         Err(_) => trace.connect_failures += 1,
@@ -269,7 +297,12 @@ pub(crate) async fn both<T>(
                 Err(Stopped::Malformed) if !answering => {
                     return Poll::Ready(Err(Outcome::Fail(Page::of(400))));
                 }
-                Err(Stopped::Client | Stopped::Malformed) => return Poll::Ready(Err(Outcome::Abort)),
+                Err(Stopped::TooLarge) if !answering => {
+                    return Poll::Ready(Err(Outcome::Fail(Page::of(413))));
+                }
+                Err(Stopped::Client | Stopped::Malformed | Stopped::TooLarge) => {
+                    return Poll::Ready(Err(Outcome::Abort));
+                }
             }
         }
         down.as_mut().poll(cx).map(Ok)
@@ -292,6 +325,8 @@ struct Upload<'a, S> {
     app: &'a TcpStream,
     chunked: bool,
     progress: &'a Progress,
+    /// Bytes of the body that may follow.
+    most: u64,
 }
 
 impl<S: Socket> Upload<'_, S> {
@@ -303,7 +338,7 @@ impl<S: Socket> Upload<'_, S> {
         body: &mut Body,
         received: &mut u64,
     ) -> Result<(), Stopped> {
-        let Self { client, app, chunked, progress } = self;
+        let Self { client, app, chunked, progress, most } = self;
         {
             let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..part.first]);
             let mut slices =
@@ -329,6 +364,9 @@ impl<S: Socket> Upload<'_, S> {
             progress.touch();
             let step = body.advance(buf.data_mut()).map_err(|_| Stopped::Malformed)?;
             *received += step.data as u64;
+            if *received > most {
+                return Err(Stopped::TooLarge);
+            }
             let wrapped = Wrapped::new(step.data, chunked, step.done);
             let mut slices = [wrapped.prefix(), &buf.data()[..step.data], wrapped.suffix()].map(IoSlice::new);
             io::write_all(app, &mut slices, |_| progress.touch()).await.map_err(|_| Stopped::App)?;
@@ -344,6 +382,7 @@ async fn answer(
     client: &impl Socket,
     app: &TcpStream,
     request: &Request,
+    extra: &str,
     progress: &Progress,
     trace: &mut Trace,
 ) -> Fate {
@@ -354,7 +393,24 @@ async fn answer(
             Ok(reply) => reply,
             Err(fate) => return fate,
         };
+    add_fields(extra, &mut out.0);
     relay(client, app, reply, progress, trace, out, input).await
+}
+
+/// Puts the lines of `extra` behind the fields of the whole head `out`.
+pub(crate) fn add_fields(extra: &str, out: &mut Vec<u8>) {
+    if extra.is_empty() {
+        return;
+    }
+    out.truncate(out.len() - 2); // the empty line
+    for line in extra.split_inclusive("\r\n") {
+        // What the app says itself about TLS goes before what the platform would.
+        let hsts = line.starts_with("Strict-") && fields::of(out, "strict-transport-security").is_some();
+        if !hsts {
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Reads until the head of the final answer is complete, passing interim ones on.

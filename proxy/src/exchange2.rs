@@ -6,7 +6,7 @@
 
 use crate::buffer::{Buf, Head};
 use crate::chunk::{Body, LAST_CHUNK, Wrapped};
-use crate::exchange::{Fate, Job, Outcome, Stopped, Trace, body_of, both, release};
+use crate::exchange::{self, Fate, Job, Outcome, Stopped, Trace, body_of, both, release};
 use crate::fields::{self, Kind};
 use crate::head::{Method, Request};
 use crate::io::{self, Progress, Socket};
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 /// Forwards one request.
 pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
-    let Job { worker, client, input, request, head, route, progress, trace } = job;
+    let Job { worker, client, input, request, head, secure, route, progress, trace } = job;
     if request.websocket {
         return Outcome::Fail(Page::of(501)); // no app was seen that takes one over HTTP/2
     }
@@ -35,10 +35,13 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
     let mut body = body_of(request);
     let ended = body.is_done();
     let idempotent = request.method.is_idempotent();
-    let mut search = Search::default();
+    let most = route.rules.limits.body.unwrap_or(u64::MAX);
+    let within = route.rules.limits.connect.unwrap_or(worker.shared.settings.connect);
+    let held = head.len() + input.as_ref().map_or(0, |buf| buf.data().len());
+    let mut search = Search::new(route, request, head, held);
     let mut fresh = false;
     loop {
-        let lease = match search.lease(worker, route, &head[request.host.clone()], trace) {
+        let lease = match search.lease(worker, route, progress, trace).await {
             Ok(lease) => lease,
             Err(page) => return Outcome::Fail(page),
         };
@@ -47,7 +50,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             Some(ticket) => Ok(ticket),
             None => {
                 let began = Instant::now();
-                let made = upstream2::connect(&lease, worker.index, &worker.shared.settings).await;
+                let made = upstream2::connect(&lease, worker.index, within).await;
                 match &made {
                     Ok(_) => trace.connect = Some(began.elapsed()),
                     Err(_) => trace.connect_failures += 1,
@@ -59,7 +62,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         let ticket = match connecting {
             Ok(ticket) => ticket,
             Err(error) => {
-                search.unreachable(&lease, route, &error);
+                search.unreachable(&lease, route, trace, &error);
                 continue;
             }
         };
@@ -71,15 +74,16 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 ticket.give_up();
                 fresh = ticket.reused;
                 if !ticket.reused {
-                    search.failed(&lease);
+                    search.failed(&lease, route, trace);
                 }
                 continue;
             }
         };
+        let extra = search.extra_fields(route, &lease, secure);
         let mut own = Trace::default();
         let received = AtomicU64::new(0);
         let fate = {
-            let down = answer(client, response, request, progress, &mut own);
+            let down = answer(client, response, request, &extra, progress, &mut own);
             if ended {
                 progress.sent.store(true, Ordering::Relaxed);
                 Ok(down.await)
@@ -90,7 +94,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                         return Outcome::Abort;
                     }
                 }
-                let up = upload(client, sending, input, &mut body, progress, &received);
+                let up = upload(client, sending, input, &mut body, most, progress, &received);
                 both(up, down, progress).await
             }
         };
@@ -103,26 +107,30 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
         };
         match fate {
             Fate::Silent => {
+                search.sent();
                 let unprocessed = lost == Some(Reason::REFUSED_STREAM);
                 if lost.is_none() {
                     ticket.give_up();
                 }
                 if !(ended && (unprocessed || (idempotent && lost.is_none()))) {
+                    trace.judge(route, false);
                     return Outcome::Fail(Page::BAD_GATEWAY);
                 }
                 progress.sent.store(false, Ordering::Relaxed);
                 fresh = ticket.reused;
                 if !ticket.reused {
-                    search.failed(&lease);
+                    search.failed(&lease, route, trace);
                 }
             }
             Fate::Broken(reason) => {
+                trace.judge(route, false);
                 tracing::debug!(app = %route.app, container = %lease.backend.name.container, reason, "bad answer");
                 return Outcome::Fail(Page::BAD_GATEWAY);
             }
             Fate::Aborted | Fate::Switched { .. } => return Outcome::Abort,
             Fate::Done { close, .. } => {
                 lease.backend.succeeded();
+                trace.judge(route, !matches!(trace.status, 502..=504));
                 let sent = progress.sent.load(Ordering::Relaxed);
                 return if close || !sent { Outcome::Close } else { Outcome::Again };
             }
@@ -190,6 +198,7 @@ async fn upload<S: Socket>(
     mut sending: SendStream<Bytes>,
     input: &mut Option<Buf>,
     body: &mut Body,
+    most: u64,
     progress: &Progress,
     received: &AtomicU64,
 ) -> Result<(), Stopped> {
@@ -210,7 +219,9 @@ async fn upload<S: Socket>(
         }
         let Some(buf) = input else { continue };
         let step = body.advance(buf.data_mut()).map_err(|_| Stopped::Malformed)?;
-        received.fetch_add(step.data as u64, Ordering::Relaxed);
+        if received.fetch_add(step.data as u64, Ordering::Relaxed) + step.data as u64 > most {
+            return Err(Stopped::TooLarge);
+        }
         let mut rest = &buf.data()[..step.data];
         while !rest.is_empty() {
             sending.reserve_capacity(rest.len());
@@ -241,6 +252,7 @@ async fn answer<S: Socket>(
     client: &S,
     response: ResponseFuture,
     request: &Request,
+    extra: &str,
     progress: &Progress,
     trace: &mut Trace,
 ) -> (Fate, Option<Reason>) {
@@ -263,6 +275,7 @@ async fn answer<S: Socket>(
     let (parts, body) = response.into_parts();
     let mut out = Head::take();
     let framed = head_of(&parts, &body, request, &mut out.0);
+    exchange::add_fields(extra, &mut out.0);
     (relay(client, body, framed, out, parts.status.as_u16(), progress, trace).await, None)
 }
 

@@ -69,6 +69,15 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
     if kind != Kind::Other && name.contains(&b'_') { Kind::Dropped } else { kind }
 }
 
+/// The value of the first field of this name (lower case) in a head that was written here: one line a field.
+pub(crate) fn of<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    head.split(|b| *b == b'\n').skip(1).find_map(|line| {
+        let (found, rest) = line.split_at_checked(name.len())?;
+        let value = rest.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(value.trim_ascii())
+    })
+}
+
 /// The tokens of a comma list, without their surrounding blanks; empty ones left out.
 pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())

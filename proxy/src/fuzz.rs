@@ -254,8 +254,9 @@ fn length_of(body: &Body) -> &u64 {
 pub fn route_table(input: &[u8]) {
     let (host, json) = split(input, 16);
     let Ok(routes) = serde_json::from_slice::<RouteTable>(json) else { return };
-    let first = Table::build(&routes, &Table::default(), 2, &[], &Arc::default());
-    let second = Table::build(&routes, &first, 2, &[], &Arc::default());
+    let keep = crate::policy::keep::Keep::new();
+    let first = Table::build(&routes, &Table::default(), 2, &[], &Arc::default(), &keep);
+    let second = Table::build(&routes, &first, 2, &[], &Arc::default(), &keep);
     assert_eq!(first.missing_in(&second).count(), 0, "the same routes have the same backends");
     let _ = second.find(host);
     for route in &routes.http {

@@ -241,6 +241,29 @@ pub(crate) fn compose(
     }
 }
 
+/// Takes the first `length` bytes, which are the path `prefix`, off the target of a rewritten head, and says so in a
+/// field. What is left is a path again, and begins with one slash: two would be a host to some (RFC 3986 §4.2).
+pub(crate) fn strip(request: &mut Request, length: usize, prefix: &str, out: &mut Vec<u8>) {
+    let Range { start, end } = request.target.clone();
+    let target = &out[start..end];
+    let rest = target.get(length..).unwrap_or_default();
+    let slashes = rest.iter().take_while(|b| **b == b'/').count();
+    let gone = length + slashes.saturating_sub(1);
+    let missing = slashes == 0;
+    if gone > target.len() {
+        return; // the prefix was found in this very target
+    }
+    out.splice(start..start + gone, missing.then_some(b'/'));
+    let moved = |at: usize| at - gone + usize::from(missing);
+    request.target = start..moved(end);
+    request.host = moved(request.host.start)..moved(request.host.end);
+    request.id = moved(request.id.start)..moved(request.id.end);
+    out.truncate(out.len() - 2);
+    out.extend_from_slice(b"X-Forwarded-Prefix: ");
+    out.extend_from_slice(prefix.as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
 fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Range<usize> {
     let start = out.len();
     out.extend_from_slice(bytes);
@@ -485,6 +508,28 @@ mod tests {
         let out = String::from_utf8(out).expect("text");
         assert!(out.contains("X-Forwarded-For: 1.2.3.4, 192.0.2.7\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Proto: https\r\n"), "{out}");
+    }
+
+    #[test]
+    fn a_prefix_is_taken_off() {
+        for (target, length, want) in [
+            ("/api/x?y=/api", 4, "/x?y=/api"),
+            ("/api", 4, "/"),
+            ("/api?x", 4, "/?x"),
+            ("/api//evil.example", 4, "/evil.example"),
+            ("/%61pi/x", 6, "/x"),
+        ] {
+            let mut out = Vec::new();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 7\r\n\r\n");
+            let mut request = parse(head.as_bytes(), &ORIGIN, &mut out).expect("valid");
+            strip(&mut request, length, "/api", &mut out);
+            let text = String::from_utf8(out).expect("text");
+            assert!(text.starts_with(&format!("GET {want} HTTP/1.1\r\nHost: a.example\r\n")), "{text}");
+            assert!(text.ends_with("\r\nX-Forwarded-Prefix: /api\r\n\r\n"), "{text}");
+            assert_eq!(&text[request.target.clone()], want);
+            assert_eq!(&text[request.host.clone()], "a.example");
+            assert_eq!(&text[request.id.clone()], "7");
+        }
     }
 
     #[test]

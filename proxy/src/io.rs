@@ -203,8 +203,16 @@ impl Timer {
 #[derive(Debug)]
 pub(crate) struct Progress {
     epoch: Instant,
+    /// Between two movements once the answer has begun, and before.
     span: Duration,
+    before: Duration,
+    /// No later than this whatever moves, in microseconds.
+    end_us: u64,
+    /// How exact all that is.
+    lax: Duration,
     due_us: AtomicU64,
+    /// The request waits for an app that cannot take it yet.
+    held: AtomicBool,
     /// The whole request was read from the client and written to the app.
     pub(crate) sent: AtomicBool,
     /// The client got the first bytes of an answer.
@@ -214,16 +222,44 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(now: Instant, span: Duration) -> Self {
-        let due_us = AtomicU64::new(micros(span));
+    /// `span` is between two movements once the answer has begun, `before` until then, `total` for everything.
+    pub(crate) fn limited(now: Instant, span: Duration, before: Duration, total: Option<Duration>) -> Self {
+        let end_us = total.map_or(u64::MAX, micros);
+        let due_us = AtomicU64::new(micros(before).min(end_us));
+        let lax = span.min(before).min(total.unwrap_or(span));
         let flag = || AtomicBool::new(false);
-        Self { epoch: now, span, due_us, sent: flag(), answering: flag(), gone: flag() }
+        Self {
+            epoch: now,
+            span,
+            before,
+            end_us,
+            lax,
+            due_us,
+            held: flag(),
+            sent: flag(),
+            answering: flag(),
+            gone: flag(),
+        }
+    }
+
+    /// Nothing will move until `due`; the client is listened to meanwhile.
+    pub(crate) fn hold(&self, due: Instant) {
+        self.held.store(true, Ordering::Relaxed);
+        let due = micros(due.saturating_duration_since(self.epoch)) + 1_000_000; // its own clock ends it first
+        self.due_us.store(due.min(self.end_us), Ordering::Relaxed);
+    }
+
+    /// It goes on.
+    pub(crate) fn resume(&self) {
+        self.held.store(false, Ordering::Relaxed);
+        self.touch();
     }
 
     /// Something moved: the time starts anew.
     pub(crate) fn touch(&self) {
         let now = micros(self.epoch.elapsed());
-        self.due_us.store(now + micros(self.span), Ordering::Relaxed);
+        let span = if self.answering.load(Ordering::Relaxed) { self.span } else { self.before };
+        self.due_us.store((now + micros(span)).min(self.end_us), Ordering::Relaxed);
     }
 
     /// At most `span` is left from now.
@@ -258,7 +294,7 @@ pub(crate) async fn watch<T>(
             return Poll::Ready(Some(value));
         }
         // While the request is still being read, its reader sees the end.
-        while listening && progress.sent.load(Ordering::Relaxed) {
+        while listening && (progress.sent.load(Ordering::Relaxed) || progress.held.load(Ordering::Relaxed)) {
             match client.poll_heard(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Heard::Broken) => {
@@ -273,7 +309,7 @@ pub(crate) async fn watch<T>(
                 Poll::Ready(Heard::Data) => listening = false, // the next request, sent ahead
             }
         }
-        timer.poll(cx, progress.due(), progress.span).map(|()| None)
+        timer.poll(cx, progress.due(), progress.lax).map(|()| None)
     })
     .await
 }

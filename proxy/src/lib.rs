@@ -6,6 +6,7 @@
 //! controller, without which everything goes on.
 
 mod access_log;
+mod balance;
 mod buffer;
 mod chunk;
 mod connection;
@@ -20,12 +21,14 @@ mod front2;
 pub mod fuzz;
 mod handover;
 mod head;
+mod health;
 mod io;
 mod listen;
 mod media;
 mod meter;
 mod metrics;
 mod pages;
+mod policy;
 mod proxy_protocol;
 mod reply;
 mod search;
@@ -133,6 +136,7 @@ impl Handle {
             revision: self.shared.table.load().revision,
             certificates_revision: self.shared.certificates.load().revision,
             draining: self.shared.draining(),
+            idle_ms: std::collections::BTreeMap::new(),
             tcp_errors: std::collections::BTreeMap::new(),
         }
     }
@@ -253,6 +257,8 @@ impl Proxy {
                 control::certificates_path(&options.data),
             ));
             let wishes = tokio::spawn(control::pass_on_wishes(client.clone(), wanted));
+            let wakes = tokio::spawn(control::pass_on_wakes(shared.clone(), client.clone()));
+            let checks = tokio::spawn(health::check(shared.clone()));
             let traffic = tokio::spawn(traffic::report(shared.clone(), client.clone(), &options.node));
             let metrics = options.metrics.map(|at| tokio::spawn(metrics::serve(at, source)));
             let (leave, left) = oneshot::channel();
@@ -285,6 +291,8 @@ impl Proxy {
             if !shared.gave_way() {
                 routes.abort();
                 certificates.abort();
+                wakes.abort();
+                checks.abort();
                 traffic.abort();
             }
             // A successor may start now; from here on this one only writes its last log lines.

@@ -2,8 +2,8 @@
 //!
 //! In: a status. Out: the bytes of a whole answer.
 
-use crate::fields;
 use crate::head::Method;
+use crate::policy::Answer;
 
 /// A status of the proxy itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,40 +28,57 @@ impl Page {
 
     /// Writes the whole answer to `out`.
     pub(crate) fn write(self, method: Method, close: bool, html: bool, out: &mut Vec<u8>) {
-        let (title, text) = words(self.status);
-        let mut line = itoa::Buffer::new();
-        let status = line.format(self.status);
-        let body = match html {
-            true => format!(
-                "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+        let answer = Answer { retry_after: self.retry_after.map(u32::from), ..Answer::of(self.status) };
+        whole(&answer, "", method, close, html, out);
+    }
+}
+
+/// Writes a whole answer to `out`; `lines` go into its head.
+pub(crate) fn whole(
+    answer: &Answer,
+    lines: &str,
+    method: Method,
+    close: bool,
+    html: bool,
+    out: &mut Vec<u8>,
+) {
+    let (title, text) = words(answer.status);
+    let mut line = itoa::Buffer::new();
+    let status = line.format(answer.status);
+    let own = answer.page.as_deref();
+    let html = html || own.is_some();
+    let body = match html {
+        _ if own.is_some() => own.unwrap_or_default().to_owned(),
+        true => format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
                  content=\"width=device-width\"><title>{title}</title><style>body{{font:1rem/1.5 system-ui,\
                  sans-serif;max-width:32rem;margin:20vh auto 0;padding:0 1rem;color:#333;background:#fff}}\
                  h1{{font-size:1.25rem}}</style></head><body><h1>{title}</h1><p>{text}</p></body></html>\n"
-            ),
-            false => format!("{title}\n{text}\n"),
-        };
-        let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-        let kind = if html { "text/html" } else { "text/plain" };
-        push(&[
-            "HTTP/1.1 ",
-            status,
-            " ",
-            title,
-            "\r\nContent-Type: ",
-            kind,
-            "; charset=utf-8\r\nContent-Length: ",
-        ]);
-        push(&[itoa::Buffer::new().format(body.len()), "\r\nCache-Control: no-store\r\n"]);
-        if let Some(seconds) = self.retry_after {
-            push(&["Retry-After: ", itoa::Buffer::new().format(seconds), "\r\n"]);
-        }
-        if self.status == 405 {
-            push(&["Allow: GET, HEAD\r\n"]);
-        }
-        push(&[if close { "Connection: close\r\n\r\n" } else { "\r\n" }]);
-        if method != Method::Head {
-            push(&[&body]);
-        }
+        ),
+        false => format!("{title}\n{text}\n"),
+    };
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    let kind = if html { "text/html" } else { "text/plain" };
+    push(&[
+        "HTTP/1.1 ",
+        status,
+        " ",
+        title,
+        "\r\nContent-Type: ",
+        kind,
+        "; charset=utf-8\r\nContent-Length: ",
+    ]);
+    push(&[itoa::Buffer::new().format(body.len()), "\r\nCache-Control: no-store\r\n"]);
+    push(&[&answer.fields, lines]);
+    if let Some(seconds) = answer.retry_after {
+        push(&["Retry-After: ", itoa::Buffer::new().format(seconds), "\r\n"]);
+    }
+    if answer.status == 405 {
+        push(&["Allow: GET, HEAD\r\n"]);
+    }
+    push(&[if close { "Connection: close\r\n\r\n" } else { "\r\n" }]);
+    if method != Method::Head {
+        push(&[&body]);
     }
 }
 
@@ -75,37 +92,23 @@ pub(crate) fn text(body: &str, method: Method, close: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// The status that sends a request elsewhere for good: a method that is not for looking only must be kept
-/// (RFC 9110 §15.4.9).
-pub(crate) fn moved(method: Method) -> u16 {
-    if matches!(method, Method::Get | Method::Head) { 301 } else { 308 }
-}
-
-/// Writes the answer that sends a request to the same address by TLS.
-pub(crate) fn secure(host: &[u8], port: u16, target: &[u8], method: Method, close: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(match moved(method) {
-        301 => b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://",
-        _ => b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://",
-    });
-    out.extend_from_slice(fields::without_port(host));
-    if port != 443 {
-        out.push(b':');
-        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-    }
-    out.extend_from_slice(if target == b"*" { b"/" } else { target });
-    out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
-    out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
-}
-
 fn words(status: u16) -> (&'static str, &'static str) {
     match status {
+        301 => ("Moved Permanently", "It is elsewhere."),
+        302 => ("Found", "It is elsewhere for now."),
+        307 => ("Temporary Redirect", "It is elsewhere for now."),
+        308 => ("Permanent Redirect", "It is elsewhere."),
         400 => ("Bad Request", "The request could not be understood."),
+        401 => ("Unauthorized", "A name and a password are needed here."),
+        403 => ("Forbidden", "This is not open to you."),
         404 => ("Not Found", "There is nothing at this address."),
         405 => ("Method Not Allowed", "This cannot be done here."),
         408 => ("Request Timeout", "The request took too long to arrive."),
+        413 => ("Content Too Large", "What was sent is too large."),
         414 => ("URI Too Long", "The address is too long."),
         421 => ("Misdirected Request", "This connection was made for another host name."),
         417 => ("Expectation Failed", "The request expects something that is not offered."),
+        429 => ("Too Many Requests", "Please wait a little before you try again."),
         431 => ("Request Header Fields Too Large", "The head of the request is too large."),
         500 => ("Internal Server Error", "Something went wrong. Please try again later."),
         501 => ("Not Implemented", "This is not offered here."),

@@ -312,13 +312,15 @@ fn part(range: &[u8], size: u64) -> Part {
     }
 }
 
-/// Answers a request for `site`.
+/// Answers a request for `site`; `lines` go into the head.
+#[expect(clippy::too_many_arguments, reason = "one call; an answer has that many sources")]
 pub(crate) async fn answer(
     site: &Site,
     client: &impl Socket,
     request: &Request,
     head: &[u8],
     stopping: bool,
+    lines: &str,
     progress: &Progress,
     trace: &mut Trace,
 ) -> Outcome {
@@ -357,6 +359,7 @@ pub(crate) async fn answer(
             describe(file, &fields, &wishes, request.method, &mut out.0, trace)
         }
     };
+    out.0.extend_from_slice(lines.as_bytes());
     if close {
         line(&mut out.0, &[b"Connection: close"]);
     } else if request.old {

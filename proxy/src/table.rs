@@ -3,12 +3,17 @@
 //! In: [`RouteTable`] and the table before it. Out: [`Table`], which keeps the backends (with their connections and
 //! counts) that both have. Memory only.
 
+use crate::balance::{self, Shares, Token};
 use crate::fields;
+use crate::policy::compiled::Compiled;
+use crate::policy::keep::{AppState, Keep};
+use crate::policy::paths::{self, Ambiguous};
 use crate::static_files::Site;
-use crate::stats::Stats;
+use crate::stats::{Stats, Totals};
 use crate::upstream::Backend;
-use berth_model::route::{self, HttpRoute, RouteTable};
-use berth_model::{AppName, ContainerId, ReleaseVersion};
+use berth_model::policy::{Cidr, PathRoute, Policy};
+use berth_model::route::{self, RouteTable};
+use berth_model::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,9 +32,19 @@ pub(crate) struct Table {
     pub(crate) tls: BTreeMap<u16, Hosts>,
     pub(crate) udp: BTreeMap<u16, Arc<Route>>,
     pub(crate) tcp: BTreeMap<u16, Arc<Route>>,
+    /// What gets requests for hosts that are not in it.
+    default: Option<Arc<Route>>,
+    /// Pages of the platform, by status.
+    pages: BTreeMap<u16, Arc<str>>,
+    /// Proxies in front of this one.
+    pub(crate) trusted: Vec<Cidr>,
     backends: HashMap<route::Backend, Arc<Backend>>,
     /// Of every app that has a route.
     pub(crate) stats: BTreeMap<AppName, Arc<Stats>>,
+    rules: HashMap<AppName, Arc<Compiled>>,
+    states: HashMap<AppName, Arc<AppState>>,
+    /// Of apps without a policy.
+    no_rules: Option<Arc<Compiled>>,
 }
 
 /// Routes by host name.
@@ -48,13 +63,17 @@ pub(crate) struct HttpPort {
 }
 
 impl Hosts {
-    fn insert(&mut self, host: &str, route: Arc<Route>) {
-        let app = route.app.clone();
-        let replaced = match host.strip_prefix("*.") {
+    fn insert(&mut self, host: &str, route: Arc<Route>) -> Option<Arc<Route>> {
+        match host.strip_prefix("*.") {
             Some(parent) => self.wildcard.insert(parent.into(), route),
             None => self.exact.insert(host.into(), route),
-        };
-        if replaced.is_some() {
+        }
+    }
+
+    /// Inserts one for a host that should have none yet.
+    fn add(&mut self, host: &str, route: Arc<Route>) {
+        let app = route.app.clone();
+        if self.insert(host, route).is_some() {
             tracing::warn!(%host, %app, "two routes have this host; the last one is served");
         }
     }
@@ -70,7 +89,10 @@ impl Hosts {
     /// The route of a host; an exact one beats a wildcard.
     pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
         let mut space = [0; 256];
-        let name = fields::route_host(host, &mut space)?;
+        self.get(fields::route_host(host, &mut space)?)
+    }
+
+    fn get(&self, name: &str) -> Option<&Arc<Route>> {
         self.exact.get(name).or_else(|| {
             let (label, parent) = name.split_once('.')?;
             self.wildcard.get(parent).filter(|_| !label.is_empty())
@@ -87,55 +109,85 @@ pub(crate) struct Route {
     pub(crate) release: Option<ReleaseVersion>,
     pub(crate) target: Target,
     pub(crate) stats: Arc<Stats>,
+    /// [`crate::policy::decide`] has a say.
+    pub(crate) gate: bool,
+    pub(crate) rules: Arc<Compiled>,
+    pub(crate) state: Arc<AppState>,
+    /// The path it is for; without one the whole host.
+    pub(crate) prefix: Option<Box<str>>,
+    /// The app does not see the prefix.
+    pub(crate) strip: bool,
+    /// Routes of the same host below paths, the longest first.
+    below: Vec<Arc<Route>>,
+    /// What names each of the backends in cookies, in their order; empty if clients do not stick.
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) shares: Shares,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Target {
     Backends(Vec<Arc<Backend>>),
     Static(Site),
     NoWeb,
-}
-
-/// What a table is built with.
-struct Building<'a> {
-    before: &'a Table,
-    threads: usize,
-    bases: &'a [PathBuf],
-    changed: &'a Arc<Notify>,
+    /// The host has routes below paths, and this is not one.
+    Missing,
 }
 
 impl Table {
-    /// The table for `routes`. Backends and counts are taken over from `before` where they are the same.
+    /// The table for `routes`. Backends, counts and policies are taken over from `before` where they are the same.
     pub(crate) fn build(
         routes: &RouteTable,
         before: &Self,
         threads: usize,
         bases: &[PathBuf],
         changed: &Arc<Notify>,
+        keep: &Keep,
     ) -> Self {
-        let mut table = Self { revision: routes.revision, known: true, ..Self::default() };
-        let building = Building { before, threads, bases, changed };
+        let rules = &routes.rules;
+        let no_rules = before.no_rules.clone();
+        let no_rules = no_rules.unwrap_or_else(|| Arc::new(Compiled::new(&Policy::default())));
+        let mut table = Self {
+            revision: routes.revision,
+            known: true,
+            trusted: rules.trusted.clone(),
+            pages: rules.pages.iter().map(|(status, page)| (*status, page.as_str().into())).collect(),
+            no_rules: Some(no_rules),
+            ..Self::default()
+        };
+        let build = Build { routes, before, threads, bases, changed, keep };
         for entry in &routes.http {
-            let route = table.http_route(entry, None, &building);
-            table.hosts.insert(entry.host.as_str(), route);
+            let made = Arc::new(build.route(&mut table, &entry.app, entry.release, &entry.target, None));
+            if rules.default_app.as_ref() == Some(&entry.app) {
+                table.default = Some(made.clone());
+            }
+            table.hosts.add(entry.host.as_str(), made);
         }
         for listener in &routes.ports.http {
             let mut hosts = Hosts::default();
             for entry in &listener.routes {
-                hosts.insert(entry.host.as_str(), table.http_route(entry, Some(listener.port), &building));
+                let made = build.route(&mut table, &entry.app, entry.release, &entry.target, None);
+                hosts.add(entry.host.as_str(), Arc::new(Route { listener: Some(listener.port), ..made }));
             }
             table.ports.insert(listener.port, HttpPort { secure: listener.secure, hosts });
         }
         for entry in &routes.ports.tls {
-            let route = table.raw_route(&entry.app, &entry.backends, &building);
-            table.tls.entry(entry.port).or_default().insert(entry.name.as_str(), route);
+            let route = build.raw(&mut table, &entry.app, &entry.backends);
+            table.tls.entry(entry.port).or_default().add(entry.name.as_str(), route);
         }
         for entry in &routes.ports.udp {
-            let route = table.raw_route(&entry.app, &entry.backends, &building);
+            let route = build.raw(&mut table, &entry.app, &entry.backends);
             table.udp.insert(entry.port, route);
         }
+        let mut below: BTreeMap<&HostPattern, Vec<Arc<Route>>> = BTreeMap::new();
+        for entry in &rules.paths {
+            let made = build.route(&mut table, &entry.app, entry.release, &entry.target, Some(entry));
+            below.entry(&entry.host).or_default().push(Arc::new(made));
+        }
+        for (host, paths) in below {
+            table.put_below(host, paths, &build);
+        }
         for entry in &routes.tcp {
-            let route = table.raw_route(&entry.app, &entry.backends, &building);
+            let route = build.raw(&mut table, &entry.app, &entry.backends);
             if table.tcp.insert(entry.port, route).is_some() {
                 tracing::warn!(port = entry.port, app = %entry.app, "two routes have this port; the last one is served");
             }
@@ -143,30 +195,33 @@ impl Table {
         table
     }
 
-    fn http_route(&mut self, entry: &HttpRoute, listener: Option<u16>, of: &Building<'_>) -> Arc<Route> {
-        let target = match &entry.target {
-            route::Target::Backends { backends } => Target::Backends(self.backends_of(backends, of)),
-            route::Target::Static { root, spa_fallback, rules } => {
-                Target::Static(Site::new(root.as_ref(), of.bases, *spa_fallback, rules))
-            }
-            route::Target::NoWeb => Target::NoWeb,
+    /// Gives the routes of `host` below paths to its own route; where it has none, to what would serve it otherwise.
+    fn put_below(&mut self, host: &HostPattern, mut paths: Vec<Arc<Route>>, build: &Build<'_>) {
+        let length = |route: &Arc<Route>| route.prefix.as_ref().map_or(0, |prefix| prefix.len());
+        paths.sort_by_key(|route| std::cmp::Reverse(length(route)));
+        let own = match host.as_str().strip_prefix("*.") {
+            Some(parent) => self.hosts.wildcard.get(parent),
+            None => self.hosts.get(host.as_str()),
         };
-        let stats = self.stats_of(&entry.app, of.before, of.threads);
-        Arc::new(Route { app: entry.app.clone(), listener, release: entry.release, target, stats })
+        let whole = match (own, paths.first()) {
+            (Some(own), _) => own.like(own.target.clone(), paths),
+            (None, Some(first)) => {
+                let mut missing = first.like(Target::Missing, Vec::new());
+                missing.rules = build.no_rules(self);
+                missing.gate = false;
+                missing.prefix = None;
+                Route { below: paths, ..missing }
+            }
+            (None, None) => return,
+        };
+        self.hosts.insert(host.as_str(), Arc::new(whole));
     }
 
-    /// A route of bytes or datagrams.
-    fn raw_route(&mut self, app: &AppName, backends: &[route::Backend], of: &Building<'_>) -> Arc<Route> {
-        let target = Target::Backends(self.backends_of(backends, of));
-        let stats = self.stats_of(app, of.before, of.threads);
-        Arc::new(Route { app: app.clone(), listener: None, release: None, target, stats })
-    }
-
-    fn backends_of(&mut self, wanted: &[route::Backend], of: &Building<'_>) -> Vec<Arc<Backend>> {
+    fn backends_of(&mut self, wanted: &[route::Backend], build: &Build<'_>) -> Vec<Arc<Backend>> {
         let mut own = |name: &route::Backend| {
-            let made = || Arc::new(Backend::new(name.clone(), of.threads, of.changed.clone()));
+            let made = || Arc::new(Backend::new(name.clone(), build.threads, build.changed.clone()));
             let backend = self.backends.entry(name.clone());
-            backend.or_insert_with(|| of.before.backends.get(name).cloned().unwrap_or_else(made)).clone()
+            backend.or_insert_with(|| build.before.backends.get(name).cloned().unwrap_or_else(made)).clone()
         };
         wanted.iter().map(&mut own).collect()
     }
@@ -190,19 +245,49 @@ impl Table {
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         let further = self.ports.values().flat_map(|port| port.hosts.routes());
         let named = self.tls.values().flat_map(Hosts::routes);
-        self.hosts.routes().chain(further).chain(named).chain(self.tcp.values()).chain(self.udp.values())
+        self.http_routes().chain(further).chain(named).chain(self.tcp.values()).chain(self.udp.values())
+    }
+
+    fn state_of(&mut self, app: &AppName, build: &Build<'_>) -> Arc<AppState> {
+        let made = || Arc::new(build.keep.app(app));
+        let state = self.states.entry(app.clone());
+        state.or_insert_with(|| build.before.states.get(app).cloned().unwrap_or_else(made)).clone()
+    }
+
+    fn rules_of(&mut self, app: &AppName, build: &Build<'_>) -> Arc<Compiled> {
+        let Some(policy) = build.routes.rules.policies.get(app) else { return build.no_rules(self) };
+        let made = || {
+            let known = build.before.rules.get(app).filter(|rules| rules.is_of(policy)).cloned();
+            known.unwrap_or_else(|| Arc::new(Compiled::new(policy)))
+        };
+        self.rules.entry(app.clone()).or_insert_with(made).clone()
     }
 
     /// The route of a `Host` value at the main listeners; an exact host beats a wildcard.
     pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
-        self.hosts.find(host)
+        self.hosts.find(host).or(self.default.as_ref())
     }
 
     /// The same at a further listener, if there is one.
     pub(crate) fn find_at(&self, listener: Option<u16>, host: &[u8]) -> Option<&Arc<Route>> {
         match listener {
-            None => self.hosts.find(host),
+            None => self.find(host),
             Some(port) => self.ports.get(&port)?.hosts.find(host),
+        }
+    }
+
+    /// The page for a status: the app's own, else the platform's.
+    pub(crate) fn page(&self, route: Option<&Route>, status: u16) -> Option<Arc<str>> {
+        let own = route.and_then(|route| route.rules.page(status));
+        own.or_else(|| self.pages.get(&status)).cloned()
+    }
+
+    /// The route that has taken the place of `old`, which a request for `host` was on.
+    pub(crate) fn again(&self, host: &[u8], old: &Route) -> Option<&Arc<Route>> {
+        let whole = self.find_at(old.listener, host)?;
+        match &old.prefix {
+            None => Some(whole),
+            Some(_) => whole.below.iter().find(|route| route.prefix == old.prefix),
         }
     }
 
@@ -215,12 +300,118 @@ impl Table {
     pub(crate) fn containers(&self) -> HashSet<&ContainerId> {
         self.backends.keys().map(|name| &name.container).collect()
     }
+
+    /// Every route of a host.
+    pub(crate) fn http_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.hosts.routes().flat_map(|route| std::iter::once(route).chain(&route.below))
+    }
+
+    /// Apps of which the controller wants to know how long nobody asked, with what they had so far.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (&AppName, Totals)> {
+        let watched = self.rules.iter().filter(|(_, rules)| rules.watched);
+        watched.map(|(app, _)| {
+            let totals = self.stats.get(app).and_then(|stats| stats.totals());
+            (app, totals.unwrap_or_default())
+        })
+    }
+}
+
+/// What routes are made of.
+struct Build<'a> {
+    routes: &'a RouteTable,
+    before: &'a Table,
+    threads: usize,
+    bases: &'a [PathBuf],
+    changed: &'a Arc<Notify>,
+    keep: &'a Keep,
+}
+
+impl Build<'_> {
+    /// A route of bytes or datagrams.
+    fn raw(&self, table: &mut Table, app: &AppName, backends: &[route::Backend]) -> Arc<Route> {
+        let target = route::Target::Backends { backends: backends.to_vec() };
+        Arc::new(self.route(table, app, None, &target, None))
+    }
+
+    fn no_rules(&self, table: &Table) -> Arc<Compiled> {
+        table.no_rules.clone().unwrap_or_else(|| Arc::new(Compiled::new(&Policy::default())))
+    }
+
+    fn route(
+        &self,
+        table: &mut Table,
+        app: &AppName,
+        release: Option<ReleaseVersion>,
+        target: &route::Target,
+        path: Option<&PathRoute>,
+    ) -> Route {
+        let rules = table.rules_of(app, self);
+        let target = match target {
+            route::Target::Backends { backends } => Target::Backends(table.backends_of(backends, self)),
+            route::Target::Static { root, spa_fallback, rules } => {
+                Target::Static(Site::new(root.as_ref(), self.bases, *spa_fallback, rules))
+            }
+            route::Target::NoWeb => Target::NoWeb,
+        };
+        let backends = match &target {
+            Target::Backends(backends) => &backends[..],
+            _ => &[],
+        };
+        let key = if rules.balance.sticky { self.routes.rules.cookie_key.0.as_bytes() } else { &[] };
+        Route {
+            app: app.clone(),
+            listener: None,
+            release,
+            gate: rules.gate || (matches!(target, Target::NoWeb) && rules.wakes_within.is_some()),
+            stats: table.stats_of(app, self.before, self.threads),
+            state: table.state_of(app, self),
+            prefix: path.map(|path| path.prefix.as_str().into()),
+            strip: path.is_some_and(|path| path.strip),
+            below: Vec::new(),
+            tokens: balance::tokens(key, app, backends),
+            shares: Shares::new(rules.shares(), backends),
+            rules,
+            target,
+        }
+    }
+}
+
+impl Route {
+    fn like(&self, target: Target, below: Vec<Arc<Self>>) -> Self {
+        Self {
+            app: self.app.clone(),
+            listener: self.listener,
+            release: self.release,
+            target,
+            stats: self.stats.clone(),
+            gate: self.gate,
+            rules: self.rules.clone(),
+            state: self.state.clone(),
+            prefix: self.prefix.clone(),
+            strip: self.strip,
+            below,
+            tokens: self.tokens.clone(),
+            shares: self.shares.clone(),
+        }
+    }
+
+    /// The host has routes below paths.
+    pub(crate) fn is_divided(&self) -> bool {
+        !self.below.is_empty()
+    }
+
+    /// The route below a path that `target` leads to, and how much of the target is that path.
+    pub(crate) fn below(&self, target: &[u8]) -> Result<Option<(&Arc<Self>, usize)>, Ambiguous> {
+        let prefixes = self.below.iter().map(|route| route.prefix.as_deref().unwrap_or_default());
+        let found = paths::find(prefixes, target)?;
+        Ok(found.and_then(|(index, length)| Some((self.below.get(index)?, length))))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_model::HostPattern;
+    use berth_model::route::HttpRoute;
 
     fn routes(hosts: &[(&str, &str)]) -> RouteTable {
         let http = hosts.iter().map(|(host, app)| HttpRoute {
@@ -244,7 +435,7 @@ mod tests {
     }
 
     fn build(routes: &RouteTable, before: &Table) -> Table {
-        Table::build(routes, before, 1, &[], &Arc::default())
+        Table::build(routes, before, 1, &[], &Arc::default(), &Keep::new())
     }
 
     #[test]

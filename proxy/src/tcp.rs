@@ -275,7 +275,7 @@ async fn reach(
         let lease = match upstream::choose(backends, &tried, worker.random()) {
             Choice::Leased(lease) => lease,
             Choice::Stale => continue,
-            Choice::Exhausted => return None,
+            Choice::Exhausted | Choice::Full => return None,
         };
         match upstream::connect(&lease, &worker.shared.settings).await {
             Ok(connection) => {

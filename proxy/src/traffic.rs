@@ -113,7 +113,10 @@ mod tests {
             target: Target::NoWeb,
         }];
         let routes = RouteTable { revision: 1, http, ..RouteTable::default() };
-        let table = Table::build(&routes, &Table::default(), 1, &[], &Arc::default());
+        let table = {
+            let keep = crate::policy::keep::Keep::new();
+            Table::build(&routes, &Table::default(), 1, &[], &Arc::default(), &keep)
+        };
         let mut before = Before::default();
         assert_eq!(before.delta(&table).count(), 0);
         let account = table.stats[&app].enter(0);

@@ -143,7 +143,7 @@ impl Port {
             let lease = match upstream::choose(backends, &[], self.worker.random()) {
                 Choice::Leased(lease) => lease,
                 Choice::Stale => continue,
-                Choice::Exhausted => return None,
+                Choice::Full | Choice::Exhausted => return None,
             };
             let app = connect(lease.backend.name.address)
                 .inspect_err(|error| tracing::warn!(%error, "cannot make a socket for a UDP flow"))

@@ -5,8 +5,10 @@
 //! itself, one slot a thread, so no other backend can ever be handed one of them.
 
 use crate::io;
+use crate::policy::keep::AppState;
 use crate::settings::{MAX_IDLE_UPSTREAM, Settings};
 use crate::upstream2::Pool;
+use berth_model::policy::Circuit;
 use berth_model::ports::AppProtocol;
 use berth_model::route;
 use std::io::{Error, ErrorKind, Result};
@@ -31,6 +33,14 @@ pub(crate) struct Backend {
     failures: AtomicU32,
     /// Milliseconds after `born` until which others are preferred.
     ejected_until: AtomicU64,
+    /// Failures in a row as its circuit breaker counts them.
+    broken: AtomicU32,
+    /// Milliseconds after `born`: nothing goes to it until then, one request to try it after that; 0 is closed.
+    open_until: AtomicU64,
+    /// Milliseconds after `born` until which a request is trying it.
+    trial_until: AtomicU64,
+    /// Its active checks fail.
+    unwell: AtomicBool,
     slots: Box<[Mutex<Vec<Idle>>]>,
     /// Connections of HTTP/2, if that is what it speaks.
     pub(crate) http2: Pool,
@@ -56,6 +66,10 @@ impl Backend {
             gone: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            broken: AtomicU32::new(0),
+            open_until: AtomicU64::new(0),
+            trial_until: AtomicU64::new(0),
+            unwell: AtomicBool::new(false),
             slots: (0..threads).map(|_| Mutex::default()).collect(),
             http2: Pool::new(if name.protocol == AppProtocol::H2c { threads } else { 0 }),
             name,
@@ -82,10 +96,49 @@ impl Backend {
         self.gone.load(Ordering::SeqCst)
     }
 
+    /// How long it has been known.
+    pub(crate) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    fn now_ms(&self) -> u64 {
+        io::micros(self.born.elapsed()) / 1000
+    }
+
     /// Whether others are preferred just now.
     pub(crate) fn is_ejected(&self) -> bool {
         let until = self.ejected_until.load(Ordering::Relaxed);
-        until != 0 && u128::from(until) > self.born.elapsed().as_millis()
+        until != 0 && until > self.now_ms()
+    }
+
+    /// Others are preferred: it refused connections, its checks fail, or its circuit is open.
+    pub(crate) fn is_passed_over(&self) -> bool {
+        if self.is_ejected() || self.unwell.load(Ordering::Relaxed) {
+            return true;
+        }
+        let until = self.open_until.load(Ordering::Relaxed);
+        until != 0 && (until > self.now_ms() || self.trial_until.load(Ordering::Relaxed) > self.now_ms())
+    }
+
+    /// What its active checks say.
+    pub(crate) fn set_well(&self, well: bool) {
+        self.unwell.store(!well, Ordering::Relaxed);
+    }
+
+    /// Counts for its circuit breaker: after enough failures in a row, or a failed trial, it is left alone.
+    pub(crate) fn judged(&self, well: bool, circuit: &Circuit) {
+        if well {
+            if self.broken.load(Ordering::Relaxed) != 0 {
+                self.broken.store(0, Ordering::Relaxed);
+                self.open_until.store(0, Ordering::Relaxed);
+            }
+            return;
+        }
+        let failures = self.broken.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if failures >= circuit.failures {
+            self.open_until.store(self.now_ms() + circuit.open_ms.max(1), Ordering::Relaxed);
+            self.trial_until.store(0, Ordering::Relaxed);
+        }
     }
 
     /// It could not be connected to, or died under a request: others are preferred for a while.
@@ -124,6 +177,8 @@ fn has_woken(stream: &TcpStream) -> bool {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) backend: Arc<Backend>,
+    /// Whose requests wait for room, if the number in flight is limited.
+    limited: Option<Arc<AppState>>,
 }
 
 impl Lease {
@@ -131,7 +186,7 @@ impl Lease {
     /// sees the count (both sequentially consistent): a container is never stopped under a request nobody counted.
     fn of(backend: &Arc<Backend>) -> Option<Self> {
         backend.in_flight.fetch_add(1, Ordering::SeqCst);
-        let lease = Self { backend: backend.clone() };
+        let lease = Self { backend: backend.clone(), limited: None };
         (!backend.gone.load(Ordering::SeqCst)).then_some(lease)
     }
 }
@@ -139,6 +194,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if let Some(state) = &self.limited {
+            state.freed();
+        }
         if self.backend.gone.load(Ordering::SeqCst) {
             self.backend.changed.notify_one();
         }
@@ -153,15 +211,38 @@ pub(crate) enum Choice {
     Stale,
     /// Every backend has been tried.
     Exhausted,
+    /// Those that are left have as many requests as they may.
+    Full,
+}
+
+/// The right to send one request to `backend`, within a limit of those in flight.
+pub(crate) fn lease(
+    backend: &Arc<Backend>,
+    limit: Option<(u64, &Arc<AppState>)>,
+    circuit: Option<&Circuit>,
+) -> Choice {
+    let Some(mut lease) = Lease::of(backend) else { return Choice::Stale };
+    if let Some((most, state)) = limit {
+        if backend.in_flight() > most {
+            return Choice::Full; // another thread was faster
+        }
+        lease.limited = Some(state.clone());
+    }
+    if let Some(circuit) = circuit
+        && backend.open_until.load(Ordering::Relaxed) != 0
+    {
+        backend.trial_until.store(backend.now_ms() + circuit.open_ms.max(1), Ordering::Relaxed);
+    }
+    Choice::Leased(lease)
 }
 
 /// Chooses one of `backends` that is not in `tried`: of two random ones that are well, the one with fewer requests.
 pub(crate) fn choose(backends: &[Arc<Backend>], tried: &[Arc<Backend>], random: u64) -> Choice {
-    let untried = |backend: &&Arc<Backend>| !tried.iter().any(|other| Arc::ptr_eq(other, backend));
+    let untried = |backend: &Arc<Backend>| !tried.iter().any(|other| Arc::ptr_eq(other, backend));
     let chosen = match backends {
         [only] if tried.is_empty() => Some(only),
         _ => {
-            let well = |backend: &&Arc<Backend>| untried(backend) && !backend.is_ejected();
+            let well = |backend: &Arc<Backend>| untried(backend) && !backend.is_ejected();
             two_choices(backends, well, random).or_else(|| two_choices(backends, untried, random))
         }
     };
@@ -171,16 +252,18 @@ pub(crate) fn choose(backends: &[Arc<Backend>], tried: &[Arc<Backend>], random: 
     }
 }
 
-fn two_choices<'a>(
-    backends: &'a [Arc<Backend>],
-    fits: impl Fn(&&'a Arc<Backend>) -> bool,
+/// Of two random ones of those that fit, the one with fewer requests.
+pub(crate) fn two_choices(
+    backends: &[Arc<Backend>],
+    fits: impl Fn(&Arc<Backend>) -> bool,
     random: u64,
-) -> Option<&'a Arc<Backend>> {
-    let count = backends.iter().filter(&fits).count() as u64;
+) -> Option<&Arc<Backend>> {
+    let fits = |backend: &&Arc<Backend>| fits(backend);
+    let count = backends.iter().filter(fits).count() as u64;
     if count == 0 {
         return None;
     }
-    let nth = |n: u64| backends.iter().filter(&fits).nth(usize::try_from(n % count).unwrap_or(0));
+    let nth = |n: u64| backends.iter().filter(fits).nth(usize::try_from(n % count).unwrap_or(0));
     let first = nth(random & 0xffff_ffff)?;
     let second = nth(random >> 32)?;
     Some(if second.in_flight() < first.in_flight() { second } else { first })
@@ -209,8 +292,13 @@ pub(crate) fn reuse(lease: &Lease, thread: usize, sure: bool) -> Option<Connecti
 
 /// A new connection to the leased backend.
 pub(crate) async fn connect(lease: &Lease, settings: &Settings) -> Result<Connection> {
+    connect_within(lease, settings.connect).await
+}
+
+/// The same with a time of the route's own.
+pub(crate) async fn connect_within(lease: &Lease, within: Duration) -> Result<Connection> {
     let address = lease.backend.name.address;
-    let connecting = tokio::time::timeout(settings.connect, TcpStream::connect(address));
+    let connecting = tokio::time::timeout(within, TcpStream::connect(address));
     let stream = connecting.await.map_err(|_| Error::from(ErrorKind::TimedOut))??;
     // A port of our own that happens to be the target's: TCP simultaneous open with ourselves (dead loopback backend).
     if stream.local_addr()? == address {

@@ -10,6 +10,7 @@ use h2::client::{Builder, SendRequest};
 use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::time::Instant;
 use tokio::time::timeout;
 
@@ -117,8 +118,8 @@ impl Pool {
 }
 
 /// A new connection of `thread` to the leased backend.
-pub(crate) async fn connect(lease: &Lease, thread: usize, settings: &Settings) -> Result<Ticket> {
-    let tcp = upstream::connect(lease, settings).await?.stream;
+pub(crate) async fn connect(lease: &Lease, thread: usize, within: Duration) -> Result<Ticket> {
+    let tcp = upstream::connect_within(lease, within).await?.stream;
     let mut builder = Builder::new();
     builder
         .enable_push(false)
@@ -126,7 +127,7 @@ pub(crate) async fn connect(lease: &Lease, thread: usize, settings: &Settings) -
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .max_send_buffer_size(STREAM_WINDOW as usize);
-    let shaking = timeout(settings.connect, builder.handshake(tcp)).await;
+    let shaking = timeout(within, builder.handshake(tcp)).await;
     let (send, connection) = shaking.map_err(|_| Error::from(ErrorKind::TimedOut))?.map_err(Error::other)?;
     let over = Arc::new(AtomicBool::new(false));
     let ended = over.clone();

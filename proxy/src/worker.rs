@@ -8,6 +8,7 @@ use crate::connection::{self, Front};
 use crate::fairness::{Peers, is_short};
 use crate::front2;
 use crate::meter::{Meter, Tuning};
+use crate::policy::keep::Keep;
 use crate::proxy_protocol;
 use crate::settings::Settings;
 use crate::table::Table;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,10 @@ pub(crate) struct Shared {
     pub(crate) max_connections: usize,
     /// Told at every new table, and when the count of a backend that left the table falls.
     pub(crate) changed: Arc<Notify>,
+    /// Counts the tables, for requests that wait for another one.
+    pub(crate) swaps: watch::Sender<u64>,
+    /// What outlives tables.
+    pub(crate) keep: Arc<Keep>,
     /// What each thread counts that is no app's.
     pub(crate) meters: Box<[Meter]>,
     tuning: Tuning,
@@ -65,6 +70,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     /// A successor has the listening sockets.
     gave_way: AtomicBool,
+    /// The table names proxies that are trusted; looked at for every request.
+    has_trusted: AtomicBool,
 }
 
 impl Shared {
@@ -86,6 +93,8 @@ impl Shared {
             threads,
             max_connections,
             changed: Arc::default(),
+            swaps: watch::Sender::new(0),
+            keep: Arc::new(Keep::new()),
             meters: (0..threads).map(|_| Meter::default()).collect(),
             tuning,
             swapped: Mutex::new(std::time::Instant::now()),
@@ -96,6 +105,7 @@ impl Shared {
             retired: Mutex::default(),
             stopping: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
+            has_trusted: AtomicBool::new(false),
         };
         Ok((shared, names))
     }
@@ -128,6 +138,11 @@ impl Shared {
         self.gave_way.store(true, Ordering::SeqCst);
     }
 
+    /// It is stopping and no successor serves: who waits here waits for nothing.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_stopping() && !self.gave_way()
+    }
+
     pub(crate) fn gave_way(&self) -> bool {
         self.gave_way.load(Ordering::SeqCst)
     }
@@ -136,11 +151,19 @@ impl Shared {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner) // a list is right after any panic
     }
 
+    /// Whether `X-Forwarded-*` of this peer is believed.
+    pub(crate) fn trusts(&self, peer: std::net::IpAddr) -> bool {
+        self.has_trusted.load(Ordering::Relaxed)
+            && self.table.load().trusted.iter().any(|network| network.covers(peer))
+    }
+
     /// Serves `routes` from now on. Requests in flight go on; backends that left get nothing new.
     pub(crate) fn apply(&self, routes: &RouteTable) {
         let mut retired = self.retired(); // held throughout: two swaps at once would lose backends
         let before = self.table.load_full();
-        let next = Arc::new(Table::build(routes, &before, self.threads, &self.bases, &self.changed));
+        let next = Table::build(routes, &before, self.threads, &self.bases, &self.changed, &self.keep);
+        let next = Arc::new(next);
+        self.has_trusted.store(!next.trusted.is_empty(), Ordering::Relaxed);
         self.tuning.set(&routes.settings);
         self.table.store(next.clone());
         *self.swapped.lock().unwrap_or_else(PoisonError::into_inner) = std::time::Instant::now();
@@ -150,6 +173,7 @@ impl Shared {
         }
         drop(retired);
         self.changed.notify_one();
+        self.swaps.send_modify(|count| *count += 1);
     }
 
     /// Presents `table`'s certificates from now on; connections that are open keep theirs.

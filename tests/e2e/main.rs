@@ -16,6 +16,7 @@ mod dockerfile;
 mod faults;
 mod images;
 mod isolation;
+mod policies;
 mod protocols;
 mod push;
 mod samples;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
                     deploys::SCENARIOS,
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
+                    policies::SCENARIOS,
                     sites::SCENARIOS,
                     protocols::SCENARIOS,
                     buildpacks::SCENARIOS,

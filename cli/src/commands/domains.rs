@@ -9,6 +9,7 @@ use crate::error::{CliError, Result};
 use crate::report::Report;
 use berth_model::HostPattern;
 use berth_model::api::{AppInfo, Domains, PatchDomains};
+use berth_model::proxy_api::PatchProxy;
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -84,6 +85,16 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
     // A domain is a valid app name too: in a working tree, `domains:add www.example.com` is about the tree's app unless
     // there is an app of that name.
     let (app, rest) = context.app(matches, takes_more).await?;
+    // `domains:add hello example.com/api` means a part of a host.
+    if matches!(verb, "add" | "remove") && rest.iter().any(|word| word.trim_end_matches('/').contains('/')) {
+        let paths = rest.iter().map(|word| super::proxy::path_of(word, false)).collect::<Result<Vec<_>>>()?;
+        let change = match verb {
+            "add" => PatchProxy { add_paths: paths, ..PatchProxy::default() },
+            _ => PatchProxy { remove_paths: paths, ..PatchProxy::default() },
+        };
+        super::proxy::patch(context, &app, &change).await?;
+        return context.out.step(&said(verb, &rest, app.as_str()));
+    }
     context.act(Method::PATCH, &format!("/v1/apps/{app}/domains"), Some(&patch(name, verb, &rest)?)).await?;
     context.out.step(&said(verb, &rest, app.as_str()))
 }

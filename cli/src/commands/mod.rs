@@ -18,8 +18,10 @@ mod images;
 mod keys;
 mod letsencrypt;
 mod logs;
+mod maintenance;
 mod nodes;
 mod ports;
+mod proxy;
 mod ps;
 mod registry;
 mod releases;
@@ -62,7 +64,11 @@ pub(crate) fn families() -> Vec<Family> {
         family("certs", "Certificates that users bring", certs::commands()),
         family("letsencrypt", "Certificates that are got and renewed by themselves", letsencrypt::commands()),
         family("urls", "Where an app answers", urls::commands()),
-        family("proxy", "Who asks what of the apps, and how they answer", traffic::commands()),
+        family("proxy", "How an app's requests are treated, and who asks what", proxy::commands()),
+        family("http-auth", "Names and passwords before an app", proxy::auth_commands()),
+        family("redirect", "Hosts of an app that lead elsewhere", proxy::redirect_commands()),
+        family("maintenance", "A page in place of an app", maintenance::commands()),
+        family("errors", "Pages in place of the proxy's own", maintenance::error_commands()),
         family("ports", "Ports of the proxy that lead to an app", ports::commands()),
         family("git", "Which branch deploys", git::commands()),
         family("builds", "What was built when, and what it said", builds::commands()),
@@ -97,7 +103,11 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "certs" => certs::run(context, name, matches).await,
         "letsencrypt" => letsencrypt::run(context, name, matches).await,
         "urls" => urls::run(context, name, matches).await,
-        "proxy" => traffic::run(context, name, matches).await,
+        "proxy" => proxy::run(context, name, matches).await,
+        "http-auth" => proxy::run_auth(context, name, matches).await,
+        "redirect" => proxy::run_redirects(context, name, matches).await,
+        "maintenance" => maintenance::run(context, name, matches).await,
+        "errors" => maintenance::run_errors(context, name, matches).await,
         "ports" => ports::run(context, name, matches).await,
         "git" => git::run(context, name, matches).await,
         "builds" => builds::run(context, name, matches).await,

@@ -43,9 +43,9 @@ pub(super) fn commands() -> Vec<Command> {
         command("ps:start", "Start a stopped app", "[<app>] [TYPE]", &["ps:start hello"]),
         command(
             "ps:set",
-            "Set a property for the next build; without a value, reset it",
-            "[<app>] procfile-path [PATH]",
-            &["ps:set hello procfile-path deploy/Procfile"],
+            "Set a property; without a value, reset it",
+            "[<app>] procfile-path|idle-timeout [VALUE]",
+            &["ps:set hello procfile-path deploy/Procfile", "ps:set hello idle-timeout 15m"],
         ),
     ]
 }
@@ -60,7 +60,14 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
             context.act(Method::POST, &format!("/v1/apps/{app}/rebuild"), None::<&()>).await
         }
         "ps:stop" => select(context, matches, "stop").await,
-        "ps:set" => super::builder::set(context, matches, "ps", &["procfile-path"]).await,
+        "ps:set" => {
+            let words = crate::context::arguments(matches);
+            // It is about processes, but the proxy's to keep.
+            if words.iter().take(2).any(|word| word == "idle-timeout") {
+                return super::proxy::set(context, matches, false).await;
+            }
+            super::builder::set(context, matches, "ps", &["procfile-path", "idle-timeout"]).await
+        }
         "ps:start" => select(context, matches, "start").await,
         _ => Err(not_here(name)),
     }

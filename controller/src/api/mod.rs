@@ -13,6 +13,7 @@ mod extract;
 mod images;
 mod oneoff;
 mod processes;
+mod proxy;
 mod registries;
 mod report;
 pub mod serve;
@@ -55,6 +56,7 @@ fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
         .merge(apps::router())
         .merge(settings::router())
         .merge(processes::router())
+        .merge(proxy::router())
         .merge(sources::router())
         .merge(builds::router())
         .merge(registries::router())

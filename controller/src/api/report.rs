@@ -10,7 +10,7 @@ use berth_model::container::{ContainerState, ContainerStatus, RestartPolicy};
 use berth_model::image::Process;
 use berth_model::release::{App, Outcome, Release};
 
-/// `running`, `deploying`, `stopped`, `crashed`, `degraded` or `not deployed`, from the states of the containers that serve
+/// `running`, `deploying`, `asleep`, `stopped`, `crashed`, `degraded` or `not deployed`, from the states of the containers that serve
 /// or should.
 fn status(app: &App, plan: &AppPlan, states: &[Option<ContainerStatus>]) -> &'static str {
     if plan.operation.is_some() {
@@ -18,6 +18,9 @@ fn status(app: &App, plan: &AppPlan, states: &[Option<ContainerStatus>]) -> &'st
     }
     if app.current.is_none() {
         return "not deployed";
+    }
+    if app.proxy.asleep && !plan.serving().any(|(_, planned)| planned.spec.process.is_web()) {
+        return "asleep";
     }
     if app.stopped || states.is_empty() {
         return "stopped";

@@ -32,9 +32,13 @@ pub(super) async fn publish_routes(platform: &Platform) -> Result<Option<u64>, A
     }
     let serving: Vec<_> =
         plans.iter().map(|(app, plan)| plan.routed(app, routing::hosts(app, &global))).collect();
+    let common = platform.proxy_common().await?;
     let table = {
         let health = deploys.fleet().health();
-        routing::routes(&serving, &health)
+        let mut table = routing::routes(&serving, &health);
+        table.settings = berth_model::proxy_settings::proxy_settings(&common.values);
+        table.rules = routing::rules(&serving, &health, &common);
+        table
     };
     Ok(Some(deploys.fleet().publish_routes(table)))
 }

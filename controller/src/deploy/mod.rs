@@ -10,11 +10,13 @@
 mod follow;
 mod plan;
 mod rollout;
+mod sleep;
 mod state;
 pub(crate) mod task;
 mod watching;
 
 pub use plan::{AppPlan, Operation, Phase, Planned, Role};
+pub use sleep::wake;
 pub use state::Deploys;
 
 use crate::Platform;
@@ -79,6 +81,7 @@ pub async fn start(platform: &Platform, stop: &CancellationToken) -> Result<(), 
     platform.deploys().load(platform, now_ms()).await?;
     tokio::spawn(follow::keep_routes(platform.clone(), stop.clone()));
     tokio::spawn(follow::keep_retiring(platform.clone(), stop.clone()));
+    tokio::spawn(sleep::keep_asleep(platform.clone(), stop.clone()));
     for app in platform.apps().await? {
         let under_way =
             platform.deploys().plan(&app.name).operation.as_ref().map(|operation| operation.release);
@@ -130,6 +133,14 @@ fn work(
         progress: progress.clone(),
         cancel: cancel.clone(),
     }
+}
+
+/// Gives the proxies the routes of this moment and waits until those that are alive serve them, a few seconds at most.
+pub async fn serve_routes(platform: &Platform) -> Result<(), ApiError> {
+    if let Some(revision) = follow::publish_routes(platform).await? {
+        watching::until_served(platform, revision).await;
+    }
+    Ok(())
 }
 
 /// Makes the change, once earlier operations on the app are done. Returns when the new containers serve; old ones drain on

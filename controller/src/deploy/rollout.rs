@@ -277,6 +277,9 @@ impl Work {
         }
         let mut formation = app.formation.clone();
         formation.0.extend(counts.0);
+        if formation.0.get(&ProcessType::web()) == Some(&0) {
+            self.platform.update_app(&self.app, |app| app.proxy.asleep = false).await?;
+        }
         let (Some(release), false) = (current, skip_deploy || app.stopped) else {
             self.platform.update_app(&self.app, |app| app.formation = formation.clone()).await?;
             return Ok(());
@@ -304,9 +307,13 @@ impl Work {
     pub(super) async fn stop(&self, process: Option<ProcessType>) -> Result<(), ApiError> {
         let app = self.app().await?;
         let release = self.deployed(&app).await?;
-        if process.is_none() {
-            self.platform.update_app(&self.app, |app| app.stopped = true).await?;
-        }
+        let whole = process.is_none();
+        let web = process.as_ref().is_none_or(ProcessType::is_web);
+        let stop = |app: &mut App| {
+            app.stopped |= whole;
+            app.proxy.asleep &= !web; // who stops it does not want it to be woken
+        };
+        self.platform.update_app(&self.app, stop).await?;
         let chosen = |one: &ProcessType| process.as_ref().is_none_or(|process| process == one);
         let plan = self.platform.deploys().plan(&self.app);
         let retire = ids(plan.serving().filter(|(_, planned)| chosen(&planned.spec.process)));
@@ -351,6 +358,34 @@ impl Work {
             release,
         };
         self.carry_out(&app, goal).await
+    }
+
+    /// Stops `web` until somebody asks for it.
+    pub(super) async fn sleep(&self) -> Result<(), ApiError> {
+        // Before its routes go: from then on requests wake it.
+        let app = self.platform.update_app(&self.app, |app| app.proxy.asleep = true).await?;
+        let release = self.deployed(&app).await?;
+        let plan = self.platform.deploys().plan(&self.app);
+        let goal = Goal {
+            title: "falling asleep".to_owned(),
+            makes_release: false,
+            resumes: true,
+            release_task: false,
+            start: Vec::new(),
+            retire: ids(plan.serving().filter(|(_, planned)| planned.spec.process.is_web())),
+            formation: None,
+            release,
+        };
+        self.carry_out(&app, goal).await
+    }
+
+    /// Starts `web` if it sleeps.
+    pub(super) async fn wake(&self) -> Result<(), ApiError> {
+        let app = self.app().await?;
+        if !app.proxy.asleep || app.stopped {
+            return Ok(());
+        }
+        self.start(Some(ProcessType::web())).await
     }
 
     async fn carry_out(&self, app: &App, goal: Goal) -> Result<(), ApiError> {
@@ -462,6 +497,9 @@ impl Work {
         let Some(operation) = &plan.operation else { return Ok(()) };
         if let Some(formation) = &operation.formation {
             self.platform.update_app(&self.app, |app| app.formation = formation.clone()).await?;
+        }
+        if plan.serving().any(|(_, planned)| planned.spec.process.is_web()) {
+            self.platform.update_app(&self.app, |app| app.proxy.asleep = false).await?;
         }
         match follow::publish_routes(&self.platform).await? {
             Some(revision) => {

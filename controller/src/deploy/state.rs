@@ -34,6 +34,7 @@ pub struct Deploys {
     fleet: Fleet,
     cells: Mutex<BTreeMap<AppName, Arc<Cell>>>,
     loaded: std::sync::atomic::AtomicBool,
+    pub(super) waking: super::sleep::Waking,
     /// Held while routes are computed and published, so that an older view never overwrites a newer one.
     pub(super) routing: tokio::sync::Mutex<()>,
 }

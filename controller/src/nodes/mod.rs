@@ -13,7 +13,7 @@ use berth_model::container::ContainerStatus;
 use berth_model::node::{Capacity, Observed};
 use berth_model::route::{ProxyStatus, RouteTable, Target};
 use berth_model::tls::CertificateTable;
-use berth_model::{ContainerId, NodeName};
+use berth_model::{AppName, ContainerId, NodeName};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -132,10 +132,11 @@ impl Fleet {
     pub fn proxy_reports(&self, status: ProxyStatus) {
         let mut state = self.state();
         let name = status.proxy.clone();
-        let changed = state
-            .proxies
-            .get(&name)
-            .is_none_or(|known| known.status != status || known.at.elapsed() > SILENCE);
+        let changed = state.proxies.get(&name).is_none_or(|known| {
+            // How long nobody asked grows all the time; nobody waits for that.
+            let same = ProxyStatus { idle_ms: known.status.idle_ms.clone(), ..status.clone() };
+            known.status != same || known.at.elapsed() > SILENCE
+        });
         if status.leaving {
             state.proxies.remove(&name);
         } else {
@@ -211,13 +212,11 @@ impl Fleet {
     /// that holds it.
     pub fn publish_routes(&self, mut table: RouteTable) -> u64 {
         let mut state = self.state();
-        if let Some(old) = &state.routes
-            && old.http == table.http
-            && old.tcp == table.tcp
-            && old.settings == table.settings
-            && old.ports == table.ports
-        {
-            return old.revision;
+        if let Some(old) = &state.routes {
+            table.revision = old.revision;
+            if **old == table {
+                return old.revision;
+            }
         }
         state.counter += 1;
         table.revision = state.counter;
@@ -297,6 +296,19 @@ impl Fleet {
             })
     }
 
+    /// Apps that sleep when nobody asks for them, and for how many milliseconds nobody did, at any proxy.
+    #[must_use]
+    pub fn idle(&self) -> BTreeMap<AppName, u64> {
+        let state = self.state();
+        let alive = || state.proxies.values().filter(|proxy| proxy.at.elapsed() <= SILENCE);
+        let Some(first) = alive().next() else { return BTreeMap::new() };
+        let least = |app: &AppName| {
+            let all: Option<Vec<u64>> = alive().map(|proxy| proxy.status.idle_ms.get(app).copied()).collect();
+            all?.into_iter().min() // a proxy that does not watch it yet may be serving it
+        };
+        first.status.idle_ms.keys().filter_map(|app| Some((app.clone(), least(app)?))).collect()
+    }
+
     /// Ports that proxies could not listen on, and why.
     #[must_use]
     pub fn tcp_errors(&self) -> BTreeMap<u16, String> {
@@ -309,7 +321,9 @@ impl Fleet {
 /// Whether a table leads anything to this container.
 fn names(table: &RouteTable, id: &ContainerId) -> bool {
     let further = table.ports.http.iter().flat_map(|port| &port.routes);
-    let http = table.http.iter().chain(further).filter_map(|route| match &route.target {
+    let whole = table.http.iter().chain(further).map(|route| &route.target);
+    let below = table.rules.paths.iter().map(|route| &route.target);
+    let http = whole.chain(below).filter_map(|target| match target {
         Target::Backends { backends } => Some(backends),
         Target::Static { .. } | Target::NoWeb => None,
     });

@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, extract::DefaultBodyLimit};
-use berth_model::NodeName;
 use berth_model::api::ApiError;
 use berth_model::node::Observed;
 use berth_model::route::{ProxyStatus, TRAFFIC_PATH};
 use berth_model::tls::CertificateWanted;
 use berth_model::traffic::TrafficReport;
+use berth_model::{AppName, NodeName};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ pub fn router(platform: Platform) -> Router {
         .route("/proxy/v1/certificates", get(certificates))
         .route("/proxy/v1/certificate-wanted", post(certificate_wanted))
         .route("/proxy/v1/status", post(status))
+        .route("/proxy/v1/wake/{app}", post(wake))
         .route(TRAFFIC_PATH, post(traffic))
         .layer(DefaultBodyLimit::max(LARGEST_REPORT))
         .with_state(platform)
@@ -103,6 +104,11 @@ async fn routes(State(platform): State<Platform>, Query(After { after }): Query<
         Some(table) => Json(&*table).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+async fn wake(State(platform): State<Platform>, Path(app): Path<AppName>) -> StatusCode {
+    crate::deploy::wake(&platform, &app);
+    StatusCode::ACCEPTED
 }
 
 async fn certificates(State(platform): State<Platform>, Query(After { after }): Query<After>) -> Response {

@@ -6,6 +6,7 @@ use crate::store::{Compare, Write};
 use berth_model::AppName;
 use berth_model::api::{BuildInfo, PatchApp};
 use berth_model::container::{RestartPolicy, Stop};
+use berth_model::proxy_settings::AppProxy;
 use berth_model::release::{App, Formation, Release};
 use std::collections::BTreeMap;
 
@@ -41,6 +42,7 @@ fn fresh(name: &AppName) -> App {
         mounts: Vec::new(),
         ports: Vec::new(),
         published: Vec::new(),
+        proxy: AppProxy::default(),
         current: None,
         next_version: 1,
     }
@@ -153,6 +155,7 @@ impl Platform {
             Write::DeletePrefix(super::config::app_prefix(name)),
             Write::DeletePrefix(super::registries::app_prefix(name)),
             Write::Delete(format!("deploys/{name}")),
+            Write::Delete(super::proxy::pages_key(name)),
             Write::Delete(crate::build::known_key(name)),
             Write::DeletePrefix(history::prefix(name)),
         ];
@@ -209,6 +212,7 @@ impl Platform {
                 then.push(self.config_write(&super::config::app_key(to, &name), &value)?);
             }
             then.extend(self.moved_logins(from, to).await?);
+            then.extend(self.moved_pages(from, to).await?);
             then.extend(crate::certs::moved(self, from, to).await?);
             if self.txn(compare, then).await?.is_some() {
                 break renamed;

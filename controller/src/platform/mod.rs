@@ -14,6 +14,7 @@ mod config;
 mod domains;
 mod error;
 mod operations;
+mod proxy;
 mod registries;
 mod releases;
 mod settings;
@@ -23,6 +24,7 @@ pub use access::{SshKey, TokenOwner};
 pub use config::ConfigChange;
 pub use error::PlatformError;
 pub use operations::Operation;
+pub use proxy::{Common as ProxyCommon, Pages};
 
 use crate::options::Options;
 use crate::secrets::Keyring;
@@ -163,11 +165,11 @@ impl Platform {
         problem
     }
 
-    /// Wakes at every change of an app, a release or a domain: whatever placement and routes are made of. (Config
+    /// Wakes at every change of an app, a release, a domain or the proxy's settings: whatever placement and routes are made of. (Config
     /// reaches containers only by a release.)
     #[must_use]
     pub fn changed(&self) -> Changed {
-        Changed(["apps/", "releases/", "domains/"].map(|prefix| self.store().watch(prefix)))
+        Changed(["apps/", "releases/", "domains/", "proxy/"].map(|prefix| self.store().watch(prefix)))
     }
 
     /// One JSON value of the store, with the revision to compare with when writing it back.
@@ -208,17 +210,18 @@ impl Platform {
 
 /// Wakes when placement or routes may have to change.
 #[derive(Debug)]
-pub struct Changed([Watch; 3]);
+pub struct Changed([Watch; 4]);
 
 impl Changed {
     /// Waits for the next change since the last call, or since this was made. Read afresh when it returns: several may
     /// come as one. Never returns once the store is closed. Cancel-safe.
     pub async fn wait(&mut self) {
-        let [apps, releases, domains] = &mut self.0;
+        let [apps, releases, domains, proxy] = &mut self.0;
         let revision = tokio::select! {
             revision = apps.changed() => revision,
             revision = releases.changed() => revision,
             revision = domains.changed() => revision,
+            revision = proxy.changed() => revision,
         };
         if revision.is_none() {
             std::future::pending::<()>().await;

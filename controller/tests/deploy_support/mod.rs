@@ -502,6 +502,7 @@ async fn proxy(options: Options, mut script: watch::Receiver<Script>, seen: watc
             leaving: false,
             certificates_revision: 0,
             draining: now.draining.clone(),
+            idle_ms: BTreeMap::new(),
             tcp_errors: BTreeMap::new(),
         };
         let posted = client.call(Method::POST, "/proxy/v1/status", Some(&status)).await;

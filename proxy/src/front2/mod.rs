@@ -171,7 +171,7 @@ async fn turn<S: Socket + 'static>(
             peer: &peer,
             port: front.port,
             scheme: front.scheme(),
-            trusted: worker.shared.settings.trust_forwarded,
+            trusted: worker.shared.settings.trust_forwarded || worker.shared.trusts(front.peer.ip()),
             now_ms: io::micros(now) / 1000,
             id: &id,
             trace: trace.as_ref().map(<[u8; trace_context::LENGTH]>::as_slice),
@@ -184,7 +184,10 @@ async fn turn<S: Socket + 'static>(
     let stream = Stream::new(socket, body, respond, parsed.as_ref().ok());
     let mut client = Client::of_stream(worker.clone(), stream, peer.clone(), front);
     let next = match parsed {
-        Ok(parsed) => Box::pin(client.respond(&parsed, &head, started, now)).await,
+        Ok(parsed) => {
+            let bytes = head.0.len();
+            Box::pin(client.respond(parsed, head, bytes, started, now)).await
+        }
         Err(refusal) if refusal.status == 400 => {
             // Malformed: a stream error (RFC 9113 §8.1.1).
             tracing::debug!(client = %peer, reason = refusal.reason, "reset a malformed request");
@@ -193,7 +196,6 @@ async fn turn<S: Socket + 'static>(
         }
         Err(refusal) => client.refuse(refusal).await,
     };
-    drop(head);
     match next {
         Next::Tunnel(tunnel) => Box::pin(client.tunnel(*tunnel)).await,
         Next::Again | Next::Linger | Next::Close | Next::Http2 => client.stream().finish(),

@@ -12,6 +12,7 @@ mod handover;
 mod http2;
 mod inherited;
 mod origin;
+mod policy;
 mod ports;
 mod proxy;
 mod sites;
