@@ -171,7 +171,9 @@ fn unpack(bytes: &[u8]) -> Result<PutCertificate> {
     {
         return Ok(PutCertificate { chain_pem: text.to_owned(), key_pem: KeyPem(text.to_owned()) });
     }
-    let (mut crt, mut key): (Option<(bool, String)>, Option<(bool, String)>) = (None, None);
+    /// A file's text, and whether it has the name that goes before others.
+    type Found = Option<(bool, String)>;
+    let (mut crt, mut key): (Found, Found) = (None, None);
     let mut archive = tar::Archive::new(bytes);
     let entries = archive.entries().map_err(|error| odd(&format!("this is no tar ({error})")))?;
     for entry in entries.take(MAX_ENTRIES) {

@@ -78,7 +78,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
                 None => None,
             };
             for word in named(&rest)? {
-                let mapping = PortMapping { proxy_protocol, ..word.parse().map_err(wrong)? };
+                let mapping = PortMapping { proxy_protocol, ..word.parse().map_err(|error| wrong(&error))? };
                 if let Some(problem) = mapping.problem() {
                     return Err(CliError::Misuse(problem));
                 }
@@ -88,7 +88,7 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         }
         "ports:remove" => {
             for word in named(&rest)? {
-                let (scheme, port, container) = parse(word).map_err(wrong)?;
+                let (scheme, port, container) = parse(word).map_err(|error| wrong(&error))?;
                 let before = ports.len();
                 ports.retain(|known| {
                     known.scheme != scheme
@@ -139,7 +139,7 @@ fn named(words: &[String]) -> Result<&[String]> {
     }
 }
 
-fn wrong(error: NoPortMapping) -> CliError {
+fn wrong(error: &NoPortMapping) -> CliError {
     CliError::Misuse(error.to_string())
 }
 

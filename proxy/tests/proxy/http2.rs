@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -31,6 +32,11 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream).await
+    }
+
+    /// On a connection that is made already.
+    pub(crate) async fn on(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).max_header_list_size(1 << 20);
         let (send, connection) = builder.handshake(stream).await.unwrap();

@@ -1,6 +1,7 @@
 //! The proxy through its own door: real sockets, origins that record what they get, clients that say what they like.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod alpn;
 mod answers;
 mod control;
 mod differential;
