@@ -34,10 +34,12 @@ class Berth:
         self.data = tempfile.mkdtemp(prefix="berth-bench-")
         self.http, self.ssh, self.api = free_port(), free_port(), free_port()
         stacks = os.environ.get("BERTH_STACK_DIR", str(ROOT / "target/stacks"))
+        self.https = int(os.environ.get("BERTH_HTTPS_PORT", "0"))
+        secure = ["--https", f"127.0.0.1:{self.https}"] if self.https else []
         self.log = open(f"{self.data}/up.log", "wb")
         self.up = subprocess.Popen(
             [self.binary, "up", "--data", self.data, "--domain", "bench.localhost", "--stack-dir", stacks]
-            + ["--http", f"127.0.0.1:{self.http}", "--ssh", f"127.0.0.1:{self.ssh}", "--api", f"127.0.0.1:{self.api}"],
+            + ["--http", f"127.0.0.1:{self.http}", "--ssh", f"127.0.0.1:{self.ssh}", "--api", f"127.0.0.1:{self.api}", *secure],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         until(lambda: self._get(self.api, "localhost", "/healthz")[0] == 200, 180, "/healthz")
         until(lambda: "=====> Berth is ready" in open(f"{self.data}/up.log").read(), 300, "the stacks to be imported")
