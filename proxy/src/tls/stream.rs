@@ -4,7 +4,7 @@
 //! and never held across a wait; it only lets both directions share the connection.
 
 use crate::io::{Heard, Socket};
-use rustls::ServerConnection;
+use rustls::{ProtocolVersion, ServerConnection};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -73,14 +73,11 @@ fn poll_receive(tcp: &TcpStream, tls: &mut ServerConnection, cx: &mut Context<'_
         match tls.read_tls(&mut Now(tcp)) {
             Ok(count) => {
                 let processed = tls.process_new_packets();
-                // An alert that says why, or the answer to a key update; lost if it cannot go out at once.
-                if tls.wants_write() {
-                    let sent = poll_send(tcp, tls, cx);
-                    if let Poll::Ready(Err(error)) = sent {
-                        return Poll::Ready(Err(error));
-                    }
+                if let Err(error) = processed {
+                    let _ = poll_send(tcp, tls, cx); // an alert that says why; lost if it cannot go out at once
+                    return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, error)));
                 }
-                processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                // Tickets and the answer to a key update go out with the next answer (RFC 8446 §4.6).
                 return Poll::Ready(Ok(count > 0));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -95,6 +92,10 @@ impl TlsStream {
     pub(crate) async fn handshake(tcp: TcpStream, mut tls: ServerConnection) -> io::Result<Self> {
         std::future::poll_fn(|cx| {
             loop {
+                // The last word of TLS 1.3 is the client's; what is left then are tickets, which can wait.
+                if !tls.is_handshaking() && tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+                    return Poll::Ready(Ok(()));
+                }
                 ready!(poll_send(&tcp, &mut tls, cx))?;
                 if !tls.is_handshaking() {
                     return Poll::Ready(Ok(()));
