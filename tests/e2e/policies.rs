@@ -226,7 +226,13 @@ fn restart(berth: &Berth) -> Result<()> {
     let app = "policy-restart";
     push_server(berth, app, "one", &[])?;
     berth.ok(&["proxy:set", app, "hold-timeout", "15s"])?;
+    let pid = *berth.pids(app)?.first().context("it has a process")?;
     ensure!(berth.get(app, "/crash").is_ok_and(|reply| reply.status == 502), "it dies under this one");
+    // What a dying process has taken already is not sent again: it may be what kills it.
+    until(Duration::from_secs(10), "the process to be gone", || {
+        ensure!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it still dies");
+        Ok(())
+    })?;
     for n in 0..20 {
         let reply = berth.get(app, "/")?;
         ensure!(reply.status == 200, "request {n} after the crash: {} {}", reply.status, reply.text());
