@@ -69,6 +69,7 @@ async fn life(runtime: &Runtime, data: &Path, layer: &Path) -> Result<[Duration;
         limits: Limits::default(),
         binds: Vec::new(),
         files: Vec::new(),
+        private: Vec::new(),
         stdio: Stdio::Logged,
         id_map: IdMap { base: 300_000, count: 65536 },
         upper: None,

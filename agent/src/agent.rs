@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::options::{self, Options, Paths};
 use crate::record::Record;
 use crate::runtime::{Attached, Runtime};
-use crate::{control, housekeeping, life, network, server};
+use crate::{cluster, control, housekeeping, life, network, server};
 use anyhow::Context;
 use berth_model::container::Stop;
 use std::collections::BTreeMap;
@@ -19,19 +19,38 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let paths = Paths::new(&options.data);
     paths.prepare()?;
     let lock = options::lock(&paths.lock())?;
-    let node = Node::open(&options).await?;
+    let link = cluster::Link::open(&options.data)?;
+    let node = Node::open(&options, link.clone()).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    let linked = link.map(|link| tokio::spawn(cluster::run(node.clone(), link, stop.clone())));
+    if node.is_cold() {
+        control::first_orders(&node, &stop).await;
+    }
     node.adopt().await.context("cannot take over the containers that run")?;
+    node.remember_boot()?;
     let socket = paths.socket();
     let listener = berth_wire::bind_unix(&socket, 0o600)
         .with_context(|| format!("cannot listen on {}", socket.display()))?;
     let containers = node.table().len();
     tracing::info!(node = %options.node, subnet = %node.network.subnet(), containers, "the agent is ready");
-    let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(node.clone().reconcile(stop.clone()));
     tasks.spawn(control::follow(node.clone(), stop.clone()));
+    tasks.spawn(control::follow_network(node.clone(), stop.clone()));
     tasks.spawn(control::report(node.clone(), stop.clone()));
     tasks.spawn(housekeeping::run(node.clone(), stop.clone()));
-    let served = server::serve(node.clone(), listener, stop.clone()).await;
+    tasks.spawn(crate::metrics::run(node.clone(), stop.clone()));
+    tasks.spawn(crate::drains::run(node.clone(), stop.clone()));
+    let linked = async {
+        match linked {
+            None => std::future::pending().await,
+            Some(linked) => linked.await.map_err(anyhow::Error::from).flatten(),
+        }
+    };
+    let served = tokio::select! {
+        served = server::serve(node.clone(), listener, stop.clone()) => served.context("the agent's API failed"),
+        // It ends when it is told to, or when it cannot go on.
+        linked = linked => linked,
+    };
     // When serving failed the others must end, too.
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
@@ -41,7 +60,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     node.close().await;
     drop(lock);
-    served.context("the agent's API failed")
+    served
 }
 
 /// Stops every container of the data directory and removes their network; gives how many ran. No agent may be running.
@@ -53,7 +72,10 @@ pub async fn stop_all(data: &Path) -> anyhow::Result<usize> {
     let _lock = options::lock(&paths.lock())?;
     let instance = options::instance(data)?;
     let runtime = Arc::new(Runtime::open(&instance, data).context("the container runtime cannot start")?);
-    let records = if paths.records().exists() { Record::load_all(&paths.records())? } else { Vec::new() };
+    let records = match paths.records().exists() {
+        true => Record::load_all(&paths.records(), runtime.seal())?,
+        false => Vec::new(),
+    };
     let stops: BTreeMap<String, Stop> =
         records.iter().map(|record| (record.spec.id.to_string(), record.stop())).collect();
     let mut stopping = tokio::task::JoinSet::new();

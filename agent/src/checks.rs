@@ -194,6 +194,11 @@ impl<C: Commands> Subject<C> {
         }
     }
 
+    /// One attempt, at once.
+    pub async fn once(&self, check: &Check) -> Result<(), String> {
+        self.attempt(check, false).await
+    }
+
     /// A startup check: passes once, or fails after its attempts.
     pub async fn start(&self, check: &Check) -> Result<(), String> {
         sleep_until(self.since + seconds(check.initial_delay_secs)).await;

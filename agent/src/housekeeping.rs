@@ -4,8 +4,9 @@
 //! nothing of apps that were destroyed.
 
 use crate::node::Node;
+use berth_model::logs::AppLogs;
 use berth_model::{AppName, ContainerId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// First round after the start, and from one to the next.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// Logs of containers that are gone are kept this long …
-const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
-/// … those of apps that are gone, too, this long …
+/// Logs of apps that are gone are kept this long.
 const KEEP_OF_DESTROYED: Duration = Duration::from_secs(3600);
-/// … and at most this much of them an app, in bytes.
-const KEEP_BYTES: u64 = 256 * 1024 * 1024;
+/// Of containers that are gone an app keeps as much as this many live ones may have.
+const GONE: u64 = 4;
 
 /// Cleans up until `stop` fires.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
@@ -33,9 +32,11 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         let assignment = node.assignment.borrow().clone();
         let apps = assignment.as_ref().and_then(|assignment| assignment.apps.clone());
         let known = apps.clone();
-        let cleaned =
-            tokio::task::spawn_blocking(move || clean_logs(&logs, &alive, known.as_ref(), SystemTime::now()))
-                .await;
+        let settings = node.logging.borrow().clone();
+        let cleaned = tokio::task::spawn_blocking(move || {
+            clean_logs(&logs, &alive, known.as_ref(), &settings.apps, SystemTime::now())
+        })
+        .await;
         if let Ok(Err(error)) = cleaned {
             tracing::warn!(%error, "cannot remove old logs");
         }
@@ -66,13 +67,17 @@ fn clean_logs(
     logs: &Path,
     alive: &BTreeSet<ContainerId>,
     apps: Option<&BTreeSet<AppName>>,
+    settings: &BTreeMap<AppName, AppLogs>,
     now: SystemTime,
 ) -> io::Result<()> {
     for app in std::fs::read_dir(logs)? {
         let app = app?.path();
         let name = app.file_name().and_then(|name| name.to_str()).and_then(|name| AppName::parse(name).ok());
+        let set = name.as_ref().and_then(|name| settings.get(name)).cloned().unwrap_or_default();
         let is_destroyed = apps.zip(name).is_some_and(|(apps, name)| !apps.contains(&name));
-        let keep = if is_destroyed { KEEP_OF_DESTROYED } else { KEEP };
+        let own = Duration::from_secs(u64::from(set.keep_hours()) * 3600);
+        let keep = if is_destroyed { KEEP_OF_DESTROYED } else { own };
+        let keep_bytes = set.max_mib().saturating_mul(GONE << 20);
         let mut gone: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         let mut lives = false;
         for entry in std::fs::read_dir(&app)? {
@@ -89,7 +94,7 @@ fn clean_logs(
         let mut total: u64 = gone.iter().map(|(_, size, _)| size).sum();
         for (changed, size, path) in gone {
             let age = now.duration_since(changed).unwrap_or_default();
-            if age > keep || total > KEEP_BYTES {
+            if age > keep || total > keep_bytes {
                 std::fs::remove_dir_all(&path)?;
                 total -= size;
             } else {
@@ -119,6 +124,8 @@ fn measure(directory: &Path) -> io::Result<(SystemTime, u64)> {
 mod tests {
     use super::*;
 
+    const KEEP: Duration = Duration::from_secs(berth_model::logs::KEEP_HOURS as u64 * 3600);
+
     #[test]
     fn only_old_logs_of_containers_that_are_gone_are_removed() {
         let logs = tempfile::tempdir().expect("a directory");
@@ -130,12 +137,17 @@ mod tests {
         let app = AppName::parse("a").expect("a name");
         let clean = |now, apps: &[AppName]| {
             let apps = apps.iter().cloned().collect();
-            clean_logs(logs.path(), &alive, Some(&apps), now).expect("cleaned");
+            clean_logs(logs.path(), &alive, Some(&apps), &BTreeMap::new(), now).expect("cleaned");
         };
         let living = [app];
         let has = |id: &str| logs.path().join("a").join(id).exists();
         clean(SystemTime::now(), &living);
         assert!(has("a.web.1.x") && has("a.web.1.y"));
+        let longer = AppLogs { keep_hours: Some(1000), max_mib: None };
+        let set = BTreeMap::from([(living[0].clone(), longer)]);
+        let later = SystemTime::now() + KEEP * 2;
+        clean_logs(logs.path(), &alive, None, &set, later).expect("cleaned");
+        assert!(has("a.web.1.y"), "it was set to be kept longer");
         clean(SystemTime::now() + KEEP * 2, &living);
         assert!(has("a.web.1.x") && !has("a.web.1.y"));
 

@@ -6,14 +6,16 @@
 
 use crate::checks::{self, Commands, Finding, Subject};
 use crate::images::Ready;
-use crate::network::Attachment;
-use crate::node::{Node, now_ms};
+use crate::network::{Attachment, Network};
+use crate::node::{Ending, Node, now_ms};
 use crate::record::Record;
 use crate::runtime::{Bind, Bundle, ExecSpec, Handle, IdMap, RuntimeError, Stdio};
 use crate::supervise::{self, Verdict};
 use crate::{identity, remarks, volumes};
+use berth_model::ContainerId;
 use berth_model::check::{Check, CheckKind, Probe};
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus, Exit, Stop, signal_number};
+use berth_model::deploy::CheckResult;
 use berth_model::image::{Process, StaticSite};
 use futures_util::future::BoxFuture;
 use std::net::{IpAddr, Ipv4Addr};
@@ -64,6 +66,7 @@ pub(crate) struct Life {
     pub(crate) record: Record,
     pub(crate) stop: CancellationToken,
     pub(crate) wake: Arc<Notify>,
+    pub(crate) ending: Arc<Ending>,
 }
 
 /// The status before the life's task has looked at anything.
@@ -106,6 +109,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl Life {
     pub(crate) async fn run(mut self, mut begin: Begin) {
+        // In a row: each makes the wait for the next try longer.
+        let mut failures = 0;
         loop {
             let end = match begin {
                 Begin::Settled(_) => {
@@ -137,11 +142,17 @@ impl Life {
                 End::Failed(reason) => self.fail(reason),
                 End::Exited(exit, why) => self.ended(exit, why.as_deref()),
             }
-            // Both arms are cancel-safe.
+            let failed = matches!(self.record.settled, Some(ContainerState::Failed { .. }));
+            failures = if failed { failures + 1 } else { 0 };
+            let wait = supervise::after_failure(self.spec.restart, failures);
+            let wait = wait.filter(|_| failed && self.spec.once.is_none());
+            // Every arm is cancel-safe.
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.wake.notified() => begin = Begin::Fresh,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
+            begin = Begin::Fresh;
         }
         self.remove().await;
     }
@@ -180,7 +191,7 @@ impl Life {
     }
 
     fn save(&self) {
-        if let Err(error) = self.record.save(&self.node.paths.records()) {
+        if let Err(error) = self.record.save(&self.node.paths.records(), self.node.runtime.seal()) {
             // Without the record a new agent would start it again: worth knowing, no reason to stop the app.
             tracing::error!(container = %self.spec.id, %error, "cannot remember a container's state");
         }
@@ -208,6 +219,10 @@ impl Life {
 
     /// From nothing to its end.
     async fn start(&mut self) -> End {
+        let once = self.spec.once.unwrap_or_default();
+        if once.begin_by_ms.is_some_and(|by| by < now_ms()) {
+            return End::Failed("this node could not begin it in time, so it is not begun any more".into());
+        }
         self.record.settled = None;
         self.update(|status| status.state = ContainerState::Preparing);
         let ready = match self.fetch().await {
@@ -215,6 +230,9 @@ impl Life {
             Ok(None) => return End::Removed,
             Err(reason) => return End::Failed(reason),
         };
+        if let Some(reason) = self.ending.reason() {
+            return End::Failed(format!("ended before it began: {reason}"));
+        }
         let spec = self.spec.clone();
         if let Process::Static(site) = &spec.run {
             return self.serve_static(&ready, site).await;
@@ -288,6 +306,7 @@ impl Life {
         let network = &self.node.network;
         let attached = network.attach(&self.spec.id, &self.spec.app, &self.spec.published).await;
         let attachment = attached.map_err(|error| chain(&error))?;
+        limit_network(network, &self.spec).await?;
         self.update(|status| {
             status.address = Some(IpAddr::V4(attachment.address));
             status.published.clone_from(&attachment.published);
@@ -304,7 +323,14 @@ impl Life {
         self.record.ready = false;
         self.record.boot.clone_from(&self.node.boot);
         // Before its first instruction: whatever happens from here on, a new agent knows which life this is.
-        self.save();
+        let saved = self.record.save(&self.node.paths.records(), self.node.runtime.seal());
+        if let Err(error) = saved {
+            if self.spec.once.is_some() {
+                let _ = handle.kill_all().await;
+                return Err(format!("it may run only once, and that cannot be written down: {error}"));
+            }
+            tracing::error!(container = %self.spec.id, %error, "cannot remember a container's state");
+        }
         match handle.start().await {
             Ok(()) => Ok((handle, attachment.address)),
             Err(error) => {
@@ -371,6 +397,9 @@ impl Life {
         let well = tokio::time::sleep_until(since + supervise::RAN_WELL);
         tokio::pin!(well);
         let mut forgiven = self.record.restarts == 0;
+        let ending = self.ending.clone();
+        let over = over(self.spec.once.and_then(|once| once.until_ms));
+        tokio::pin!(over);
         loop {
             // Every arm is cancel-safe; `watching` goes on where it was.
             tokio::select! {
@@ -379,6 +408,14 @@ impl Life {
                 () = self.stop.cancelled() => {
                     end(&handle, &self.record.stop()).await;
                     return End::Removed;
+                }
+                reason = ending.wished(), if self.spec.once.is_some() => {
+                    let exit = end(&handle, &self.record.stop()).await;
+                    return End::Exited(exit, Some(reason));
+                }
+                () = &mut over => {
+                    let exit = end(&handle, &self.record.stop()).await;
+                    return End::Exited(exit, Some("its time to live is over".into()));
                 }
                 () = &mut well, if !forgiven => {
                     forgiven = true;
@@ -462,6 +499,9 @@ impl Life {
         let failed = exit.code != 0 || why.is_some();
         let verdict = supervise::after_exit(self.spec.restart, failed, ran, self.record.restarts);
         let how = describe(&exit, &self.spec, why);
+        if exit.oom_killed {
+            self.node.note_out_of_memory(&self.spec.app);
+        }
         let state = match verdict {
             Verdict::Restart { after, restarts } => {
                 self.record.restarts = restarts;
@@ -517,6 +557,13 @@ impl Life {
     }
 }
 
+/// Waits until this time, milliseconds since the Unix epoch; without one, for ever.
+async fn over(until_ms: Option<i64>) {
+    let Some(until_ms) = until_ms else { return std::future::pending().await };
+    let left = u64::try_from(until_ms.saturating_sub(now_ms())).unwrap_or(0);
+    tokio::time::sleep(Duration::from_millis(left)).await;
+}
+
 /// Removes what the runtime has of a container. It may wait for the kernel, so not on this thread.
 pub(crate) async fn remove_runtime(node: &Arc<Node>, dir: PathBuf) -> Result<(), String> {
     let node = node.clone();
@@ -539,6 +586,14 @@ pub(crate) fn log_dir(node: &Node, spec: &ContainerSpec) -> PathBuf {
 fn prepare_logs(log_dir: &Path, spec: &ContainerSpec) -> std::io::Result<()> {
     std::fs::create_dir_all(log_dir)?;
     crate::logs_api::Owner::of(spec).save(log_dir)
+}
+
+/// Before its first instruction: it never sends faster than it may.
+pub(crate) async fn limit_network(network: &Network, spec: &ContainerSpec) -> Result<(), String> {
+    if spec.limits.network.is_none() {
+        return Ok(()); // a network that is made or taken over for this container has no limits
+    }
+    network.limit(&spec.id, spec.limits.network).await.map_err(|error| chain(&error))
 }
 
 /// Everything the runtime needs to know about a container of this spec; output is not decided yet.
@@ -578,10 +633,36 @@ pub(crate) fn bundle(
         hostname,
         limits: spec.limits.clone(),
         binds,
+        private: crate::private::secrets(&spec.secrets),
         stdio: Stdio::Logged,
         id_map: IdMap { base, count: identity::COUNT },
         upper: None,
     })
+}
+
+/// Makes every check of a running container once, side by side; `None` if it does not run.
+pub(crate) async fn check_once(node: &Node, id: &ContainerId) -> Option<Vec<CheckResult>> {
+    let (spec, handle, address, since_ms) = {
+        let table = node.table();
+        let entry = table.get(id)?;
+        let since_ms = match entry.status.state {
+            ContainerState::Running { since_ms, .. } | ContainerState::Starting { since_ms } => since_ms,
+            _ => return None,
+        };
+        let Some(IpAddr::V4(address)) = entry.status.address else { return None };
+        (entry.spec.clone(), entry.handle.clone()?, address, since_ms)
+    };
+    let ran = u64::try_from(now_ms().saturating_sub(since_ms)).unwrap_or(0);
+    let now = Instant::now();
+    let since = now.checked_sub(Duration::from_millis(ran)).unwrap_or(now);
+    let subject = Subject { address, port: spec.port, since, commands: InContainer(handle) };
+    let all = spec.checks.iter().map(async |check| CheckResult {
+        container: id.clone(),
+        check: check.name.clone(),
+        failure: subject.once(check).await.err(),
+        warn_only: check.warn_only,
+    });
+    Some(futures_util::future::join_all(all).await)
 }
 
 /// Signal, grace time, kill.

@@ -6,7 +6,7 @@
 use crate::files::{self, Durability};
 use crate::node::Node;
 use crate::remarks::{self, Remark};
-use crate::runtime::logs::{self, Entry, Follower, Position};
+use crate::runtime::logs::{self, Entry, Filter, Follower, Position};
 use berth_model::container::{ContainerSpec, LogLine, LogStream};
 use berth_model::{AppName, ContainerId, ProcessType};
 use serde::{Deserialize, Serialize};
@@ -18,20 +18,21 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Whose a log directory is.
-const FILE: &str = "owner.json";
-/// Containers that are looked at, the newest: an app may have had thousands.
+pub(crate) const FILE: &str = "owner.json";
+/// Containers that are looked at, the newest of those that last and of those that run once: an app may have had thousands.
 const CONTAINERS: usize = 100;
 /// How often a follower looks for new containers and for Berth's own lines.
 const LOOK: Duration = Duration::from_millis(300);
-/// Lines of several containers are put in order within this time.
-const ORDER: Duration = Duration::from_millis(20);
+/// Longest expression to look for, and what it may take in memory; in bytes.
+const LONGEST_PATTERN: usize = 1000;
+const PATTERN_BYTES: usize = 1 << 20;
 /// A line of more pieces is shown in several.
 const LONGEST_LINE: usize = 256 * 1024;
 
 /// Whose a log directory is; beside the lines, for when the container is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    app: AppName,
+    pub(crate) app: AppName,
     process: ProcessType,
     ordinal: u32,
     container: ContainerId,
@@ -49,12 +50,17 @@ impl Owner {
         }
     }
 
+    /// Whether it is of a command that runs once.
+    fn is_once(&self) -> bool {
+        matches!(self.process.as_str(), "run" | "cron")
+    }
+
     /// Writes it into the log directory.
     pub fn save(&self, log_dir: &Path) -> io::Result<()> {
         files::store(&log_dir.join(FILE), self, Durability::Rename)
     }
 
-    fn line(&self, at_us: i64, stream: LogStream, text: String) -> LogLine {
+    pub(crate) fn line(&self, at_us: i64, stream: LogStream, text: String) -> LogLine {
         LogLine {
             at_us,
             app: self.app.clone(),
@@ -66,7 +72,7 @@ impl Owner {
         }
     }
 
-    fn remarks(&self, remarks: Vec<Remark>) -> impl Iterator<Item = LogLine> {
+    pub(crate) fn remarks(&self, remarks: Vec<Remark>) -> impl Iterator<Item = LogLine> {
         remarks.into_iter().map(|remark| self.line(remark.at_us, LogStream::Berth, remark.text))
     }
 }
@@ -77,6 +83,12 @@ pub struct Query {
     app: AppName,
     process: Option<ProcessType>,
     container: Option<ContainerId>,
+    ordinal: Option<u32>,
+    /// Milliseconds since the Unix epoch.
+    since: Option<i64>,
+    until: Option<i64>,
+    /// A regular expression.
+    grep: Option<String>,
     #[serde(default = "Query::lines")]
     lines: usize,
     #[serde(default)]
@@ -88,8 +100,16 @@ impl Query {
         100
     }
 
+    /// What of the lines is wanted. Errors: what is wrong with the expression.
+    pub fn filter(&self) -> Result<Filter, String> {
+        let matching = self.grep.as_deref().map(pattern_of).transpose()?;
+        let micros = |ms: i64| ms.saturating_mul(1000);
+        Ok(Filter { since_us: self.since.map(micros), until_us: self.until.map(micros), matching })
+    }
+
     fn wants(&self, owner: &Owner) -> bool {
         owner.app == self.app
+            && self.ordinal.is_none_or(|ordinal| ordinal == owner.ordinal)
             && self.process.as_ref().is_none_or(|process| *process == owner.process)
             && self.container.as_ref().is_none_or(|container| *container == owner.container)
     }
@@ -111,9 +131,29 @@ impl Query {
             }
         }
         found.sort();
-        let old = found.len().saturating_sub(CONTAINERS);
-        Ok(found.into_iter().skip(old).map(|(_, path, owner)| (path, owner)).collect())
+        // By kind: a cron task a minute must not hide the web process that has run for days.
+        let (mut once, mut lasting): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(_, _, owner)| owner.is_once());
+        for of_kind in [&mut once, &mut lasting] {
+            of_kind.drain(..of_kind.len().saturating_sub(CONTAINERS));
+        }
+        lasting.append(&mut once);
+        lasting.sort();
+        Ok(lasting.into_iter().map(|(_, path, owner)| (path, owner)).collect())
     }
+}
+
+/// A regular expression that takes little memory and time that grows with the text only.
+fn pattern_of(text: &str) -> Result<regex::Regex, String> {
+    if text.len() > LONGEST_PATTERN {
+        return Err(format!("the expression to look for is longer than {LONGEST_PATTERN} bytes"));
+    }
+    let made = regex::RegexBuilder::new(text)
+        .size_limit(PATTERN_BYTES)
+        .dfa_size_limit(PATTERN_BYTES)
+        .nest_limit(50)
+        .build();
+    made.map_err(|error| format!("the expression to look for cannot be used: {error}"))
 }
 
 impl PartialOrd for Owner {
@@ -153,16 +193,16 @@ struct Place {
     remarks: u64,
 }
 
-fn read(query: &Query, logs: &Path) -> io::Result<(Vec<LogLine>, Vec<Place>)> {
+fn read(query: &Query, filter: &Filter, logs: &Path) -> io::Result<(Vec<LogLine>, Vec<Place>)> {
     let mut lines = Vec::new();
     let mut places = Vec::new();
     for (path, owner) in query.find(logs)? {
-        let (entries, position) = logs::tail(&path, query.lines)?;
+        let (entries, position) = logs::tail_of(&path, query.lines, filter)?;
         let mut joiner = Joiner::default();
         let whole = entries.into_iter().filter_map(|entry| joiner.push(&entry));
         lines.extend(whole.map(|(at_us, stream, text)| owner.line(at_us, stream, text)));
         let (remarks, next) = remarks::read(&path, 0);
-        lines.extend(owner.remarks(remarks));
+        lines.extend(owner.remarks(remarks).filter(|line| filter.wants(line.at_us, &line.text)));
         places.push(Place { path, owner, position, remarks: next });
     }
     lines.sort_by_key(|line| line.at_us);
@@ -171,11 +211,18 @@ fn read(query: &Query, logs: &Path) -> io::Result<(Vec<LogLine>, Vec<Place>)> {
 }
 
 /// Sends what `query` asks for to `to`, until all is sent (or for ever, when following) or nobody listens.
-pub async fn stream(node: Arc<Node>, query: Query, to: mpsc::Sender<LogLine>) -> io::Result<()> {
+pub async fn stream(
+    node: Arc<Node>,
+    query: Query,
+    filter: Filter,
+    to: mpsc::Sender<LogLine>,
+) -> io::Result<()> {
     let logs = node.paths.logs();
     let first = query.clone();
     let from = logs.clone();
-    let read = tokio::task::spawn_blocking(move || read(&first, &from)).await.map_err(io::Error::other)?;
+    let wanted = filter.clone();
+    let read =
+        tokio::task::spawn_blocking(move || read(&first, &wanted, &from)).await.map_err(io::Error::other)?;
     let (lines, places) = read?;
     for line in lines {
         if to.send(line).await.is_err() {
@@ -195,25 +242,13 @@ pub async fn stream(node: Arc<Node>, query: Query, to: mpsc::Sender<LogLine>) ->
     }
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut batch = Vec::new();
     loop {
         // Every arm is cancel-safe.
         tokio::select! {
             () = to.closed() => return Ok(()),
             Some(line) = unordered.recv() => {
-                batch.push(line);
-                let more = async {
-                    while let Some(line) = unordered.recv().await {
-                        batch.push(line);
-                        if batch.len() >= 1000 {
-                            break;
-                        }
-                    }
-                };
-                // Whatever was pushed before the time is over stays in the batch.
-                let _ = tokio::time::timeout(ORDER, more).await;
-                batch.sort_by_key(|line| line.at_us);
-                for line in batch.drain(..) {
+                let lines = berth_wire::batch(line, &mut unordered).await;
+                for line in lines.into_iter().filter(|line| filter.wants(line.at_us, &line.text)) {
                     if to.send(line).await.is_err() {
                         return Ok(());
                     }
@@ -266,6 +301,15 @@ mod tests {
 
     fn entry(text: &str, stream: LogStream, continues: bool) -> Entry {
         Entry { at_us: 1, stream, text: text.into(), continues }
+    }
+
+    #[test]
+    fn expressions_are_bounded() {
+        assert!(pattern_of("err(or)?").is_ok_and(|pattern| pattern.is_match("an error")));
+        assert!(pattern_of("(?i)ERROR").is_ok_and(|pattern| pattern.is_match("an error")));
+        for bad in ["(", "a{1000}{1000}{1000}", &"(".repeat(200), &"x".repeat(1001)] {
+            assert!(pattern_of(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

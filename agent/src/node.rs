@@ -4,20 +4,23 @@
 //! of them.
 
 use crate::build;
+use crate::cluster::Link;
 use crate::identity::Identities;
 use crate::images::Images;
 use crate::life::{self, Begin, Life};
 use crate::network::Network;
 use crate::options::{self, Options, Paths};
+use crate::pressure::{self, Facts};
 use crate::reconcile::{self, Action};
 use crate::record::Record;
 use crate::runtime::{Attached, Handle, Runtime};
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus};
 use berth_model::image::ImageRef;
-use berth_model::node::{Assignment, Capacity, Observed};
-use berth_model::{ContainerId, NodeName};
+use berth_model::logs::{DrainStatus, NodeLogs};
+use berth_model::node::{Assignment, Capacity, Observed, Pressure};
+use berth_model::{AppName, ContainerId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +39,34 @@ pub(crate) struct Entry {
     pub(crate) stop: CancellationToken,
     /// Begins its next life.
     pub(crate) wake: Arc<Notify>,
+    /// Ends a container that runs once, without removing it.
+    pub(crate) ending: Arc<Ending>,
+}
+
+/// The wish that a container which runs once ends.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    token: CancellationToken,
+    reason: OnceLock<String>,
+}
+
+impl Ending {
+    /// Wishes it; the first reason counts.
+    pub(crate) fn wish(&self, reason: String) {
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    /// Why, if it is wished.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.get().cloned()
+    }
+
+    /// Waits for the wish. Cancel-safe.
+    pub(crate) async fn wished(&self) -> String {
+        self.token.cancelled().await;
+        self.reason().unwrap_or_default()
+    }
 }
 
 /// Everything one agent works with.
@@ -57,6 +88,17 @@ pub struct Node {
     changes: watch::Sender<u64>,
     /// The last assignment taken over.
     pub(crate) assignment: watch::Sender<Option<Arc<Assignment>>>,
+    /// What apps and drains want of logs.
+    pub(crate) logging: watch::Sender<Arc<NodeLogs>>,
+    /// How drains do, by id.
+    pub(crate) drains: Mutex<BTreeMap<String, DrainStatus>>,
+    /// The way to the controllers, on a machine that joined.
+    pub(crate) link: Option<Arc<Link>>,
+    /// What the machine was short of when it was last looked.
+    pressure: Mutex<Pressure>,
+    keep_free_mib: Option<u64>,
+    /// Containers that ended for want of memory, by app.
+    pub(crate) out_of_memory: Mutex<BTreeMap<AppName, u64>>,
 }
 
 pub(crate) fn now_ms() -> i64 {
@@ -66,7 +108,7 @@ pub(crate) fn now_ms() -> i64 {
 
 impl Node {
     /// Opens everything; containers that run are not touched yet (see [`Node::adopt`]).
-    pub async fn open(options: &Options) -> anyhow::Result<Arc<Self>> {
+    pub async fn open(options: &Options, link: Option<Arc<Link>>) -> anyhow::Result<Arc<Self>> {
         use anyhow::Context;
         let paths = Paths::new(&options.data);
         let instance = options::instance(&options.data)?;
@@ -74,7 +116,7 @@ impl Node {
         let runtime =
             Runtime::open(&instance, &options.data).context("the container runtime cannot start")?;
         let images = Images::open(&options.data, registry).context("the layer store cannot be opened")?;
-        let network = Network::open(&instance, &options.data, options.subnet.as_deref())
+        let network = Network::open(&instance, &options.data, options.subnet.as_deref(), options.overlay)
             .await
             .context("the node's network cannot be set up")?;
         let (runtime, network) = (Arc::new(runtime), Arc::new(network));
@@ -82,7 +124,8 @@ impl Node {
             .await
             .context("cannot clean up after builds of an earlier agent")?;
         let identities = Identities::open(paths.ids()).context("cannot read the book of user ids")?;
-        let assignment = crate::control::load(&paths.assignment())?;
+        let assignment = crate::control::load(&paths.assignment(), runtime.seal())?;
+        let logging = crate::metrics::load_settings(&paths, runtime.seal());
         Ok(Arc::new(Self {
             name: options.node.clone(),
             boot: options::boot_id(),
@@ -97,6 +140,12 @@ impl Node {
             one_offs: Mutex::default(),
             changes: watch::Sender::new(0),
             assignment: watch::Sender::new(assignment.map(Arc::new)),
+            logging: watch::Sender::new(Arc::new(logging)),
+            drains: Mutex::default(),
+            pressure: Mutex::default(),
+            keep_free_mib: options.keep_free_mib,
+            out_of_memory: Mutex::default(),
+            link,
             paths,
         }))
     }
@@ -111,6 +160,12 @@ impl Node {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// A container of `app` was killed for want of memory.
+    pub(crate) fn note_out_of_memory(&self, app: &AppName) {
+        let mut all = self.out_of_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(app.clone()).or_default() += 1;
+    }
+
     /// Wakes at every change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -120,35 +175,50 @@ impl Node {
     #[must_use]
     pub fn observed(&self) -> Observed {
         let containers = self.table().iter().map(|(id, e)| (id.clone(), e.status.clone())).collect();
+        let facts = pressure::facts(&self.paths.data);
+        let pressure = {
+            let mut known = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = pressure::judge(*known, facts, self.keep_free_mib);
+            *known
+        };
         Observed {
             node: self.name.clone(),
             generation: self.assignment.borrow().as_ref().map_or(0, |a| a.generation),
             containers,
-            capacity: self.capacity(),
+            capacity: self.capacity(facts),
+            pressure,
+            network: Some(self.network.report()),
         }
     }
 
-    fn capacity(&self) -> Capacity {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-        let total_kib: u64 =
-            total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0);
-        let free =
-            rustix::fs::statvfs(&self.paths.data).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    fn capacity(&self, facts: Facts) -> Capacity {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Capacity {
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-            memory_mib: total_kib / 1024,
-            disk_free_mib: free / (1024 * 1024),
+            memory_mib: facts.memory_total,
+            disk_free_mib: facts.disk_free,
             cgroup: self.runtime.cgroup_kind().to_owned(),
             kernel,
         }
     }
 
+    /// Whether this machine has started since an agent last ran on it, with orders to run something.
+    pub(crate) fn is_cold(&self) -> bool {
+        let before = std::fs::read_to_string(self.paths.boot()).unwrap_or_default();
+        let has_orders =
+            self.assignment.borrow().as_ref().is_some_and(|orders| !orders.containers.is_empty());
+        has_orders && before.trim() != self.boot
+    }
+
+    /// Remembers that an agent ran in this boot.
+    pub(crate) fn remember_boot(&self) -> std::io::Result<()> {
+        std::fs::write(self.paths.boot(), &self.boot)
+    }
+
     /// Takes over what an earlier agent left: containers that run are attached, whatever is nobody's is removed.
     pub async fn adopt(self: &Arc<Self>) -> anyhow::Result<()> {
-        let records = Record::load_all(&self.paths.records())?;
+        let records = Record::load_all(&self.paths.records(), self.runtime.seal())?;
         let known: BTreeSet<ContainerId> = records.iter().map(|record| record.spec.id.clone()).collect();
         for entry in std::fs::read_dir(self.paths.containers())? {
             let entry = entry?;
@@ -173,12 +243,25 @@ impl Node {
     async fn resume(self: &Arc<Self>, record: &Record) -> Begin {
         let id = &record.spec.id;
         let dir = self.paths.containers().join(id.as_str());
+        let unwanted =
+            self.assignment.borrow().as_ref().is_some_and(|orders| !orders.containers.contains_key(id));
+        if record.boot != self.boot && unwanted {
+            // While this machine was away it was started elsewhere, most likely: it must not serve for a moment. It is removed next.
+            self.clear(id, dir).await;
+            return Begin::Settled(ContainerState::Failed {
+                reason: "it is not wanted here any more".into(),
+            });
+        }
         if record.settled.is_none()
             && record.static_root.as_ref().is_some_and(|root| std::path::Path::new(root).is_dir())
         {
             return Begin::Serving;
         }
         if record.boot != self.boot {
+            if record.spec.once.is_some() && record.settled.is_none() && record.incarnation > 0 {
+                self.clear(id, dir).await;
+                return Begin::Lost;
+            }
             // Another boot: nothing of it runs, and its time of backing off is long over.
             self.clear(id, dir).await;
             return match &record.settled {
@@ -223,15 +306,17 @@ impl Node {
     fn begin(self: &Arc<Self>, record: Record, begin: Begin) {
         let spec = Arc::new(record.spec.clone());
         let (stop, wake) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let ending = Arc::new(Ending::default());
         let entry = Entry {
             spec: spec.clone(),
             status: life::first_status(&record, &begin),
             handle: None,
             stop: stop.clone(),
             wake: wake.clone(),
+            ending: ending.clone(),
         };
         self.table().insert(spec.id.clone(), entry);
-        let life = Life { node: self.clone(), spec, record, stop, wake };
+        let life = Life { node: self.clone(), spec, record, stop, wake, ending };
         let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
         // Ended lives are of no further interest.
         while lives.try_join_next().is_some() {}

@@ -13,6 +13,11 @@ pub struct Options {
     pub node: NodeName,
     /// The containers' subnet, such as `10.208.0.0/20`; `None` takes a free one of 10.208.0.0/12.
     pub subnet: Option<String>,
+    /// How it speaks with other nodes.
+    pub overlay: crate::network::Mode,
+    /// How much of the data directory's disk is to be free, in MiB: with less the node gets no new work. `None` is 1 GiB, or a
+    /// twentieth of it if that is more; 0 is never.
+    pub keep_free_mib: Option<u64>,
 }
 
 /// Paths below the data directory.
@@ -63,10 +68,28 @@ impl Paths {
         self.agent().join("assignment.json")
     }
 
+    /// What apps and drains want of logs; may hold secrets.
+    #[must_use]
+    pub fn logging(&self) -> PathBuf {
+        self.agent().join("logging.json")
+    }
+
+    /// How far drains have got, one file each.
+    #[must_use]
+    pub fn drains(&self) -> PathBuf {
+        self.agent().join("drains")
+    }
+
     /// Which app has which user ids.
     #[must_use]
     pub fn ids(&self) -> PathBuf {
         self.agent().join("ids.json")
+    }
+
+    /// Which boot of the machine the last agent ran in.
+    #[must_use]
+    pub fn boot(&self) -> PathBuf {
+        self.agent().join("boot")
     }
 
     /// Held while an agent runs.
@@ -90,7 +113,14 @@ impl Paths {
     /// Makes the directories that are missing.
     pub fn prepare(&self) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        for path in [self.data.join("run"), self.containers(), self.records(), self.logs(), self.volumes()] {
+        for path in [
+            self.data.join("run"),
+            self.containers(),
+            self.records(),
+            self.logs(),
+            self.volumes(),
+            self.drains(),
+        ] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot create {}: {error}", path.display()))
             })?;

@@ -84,6 +84,8 @@ pub(crate) mod tests {
             restart: RestartPolicy::Always,
             stop: Stop::default(),
             mounts: Vec::new(),
+            once: None,
+            secrets: Default::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! kernel.
 
 use crate::files::{self, Durability};
+use crate::seal::Seal;
 use berth_model::ContainerId;
 use berth_model::container::{ContainerSpec, ContainerState, Stop};
 use berth_model::site::SiteRules;
@@ -72,9 +73,10 @@ impl Record {
         directory.join(format!("{id}.json"))
     }
 
-    /// Writes it. It need not survive a loss of power: then everything starts afresh anyway.
-    pub fn save(&self, directory: &Path) -> io::Result<()> {
-        files::store(&Self::path(directory, &self.spec.id), self, Durability::Rename)
+    /// Writes it. It need not survive a loss of power, then everything starts afresh anyway; but for what runs once.
+    pub fn save(&self, directory: &Path, seal: &Seal) -> io::Result<()> {
+        let durability = if self.spec.once.is_some() { Durability::Sync } else { Durability::Rename };
+        files::store_sealed(&Self::path(directory, &self.spec.id), self, durability, seal)
     }
 
     /// Forgets `id`.
@@ -87,11 +89,11 @@ impl Record {
 
     /// Everything that is remembered. A file that cannot be read is removed and reported: its container counts as
     /// unknown, and is started afresh if it is wanted.
-    pub fn load_all(directory: &Path) -> io::Result<Vec<Self>> {
+    pub fn load_all(directory: &Path, seal: &Seal) -> io::Result<Vec<Self>> {
         let mut records = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             let path = entry?.path();
-            match files::load::<Self>(&path) {
+            match files::load_sealed::<Self>(&path, seal) {
                 Ok(Some(record)) if path == Self::path(directory, &record.spec.id) => records.push(record),
                 Ok(_) => std::fs::remove_file(&path)?,
                 Err(error) => {

@@ -26,19 +26,7 @@ pub(crate) async fn serve(
     listener: UnixListener,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/v1/observed", get(observed))
-        .route("/v1/logs", get(logs))
-        .route("/v1/run", get(run))
-        .route("/v1/exec", get(exec))
-        .route("/v1/builds", post(crate::server_builds::build))
-        .route("/v1/sbom", get(crate::server_builds::sbom))
-        .route("/v1/stacks", post(crate::server_builds::stack))
-        .route("/v1/images/pull", post(crate::server_builds::pull))
-        .route("/v1/registries/check", post(crate::server_builds::check_login))
-        .fallback(|| async { Refusal(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such call".into()) })
-        .with_state(node);
+    let router = router(node);
     let stopping = stop.clone();
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned());
     // Streams may last for ever; whoever reads them is told by the end of the connection.
@@ -46,6 +34,31 @@ pub(crate) async fn serve(
         served = server => served,
         () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_millis(500)).await } => Ok(()),
     }
+}
+
+/// Every call, for the socket and for connections of controllers.
+pub(crate) fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/v1/observed", get(observed))
+        .route("/v1/logs", get(logs))
+        .route("/v1/access-log", get(crate::server_access::log))
+        .route("/v1/checks", post(checks))
+        .route("/v1/run", get(run))
+        .route("/v1/exec", get(exec))
+        .route("/v1/doctor", get(doctor))
+        .route("/v1/certificate/renew", post(renew))
+        .route("/v1/volumes", get(crate::server_volumes::names))
+        .route("/v1/volumes/{name}", get(crate::server_volumes::read).put(crate::server_volumes::make))
+        .route("/v1/end", post(crate::once::end))
+        .route("/v1/logs/forget", post(crate::once::forget_log))
+        .route("/v1/builds", post(crate::server_builds::build))
+        .route("/v1/sbom", get(crate::server_builds::sbom))
+        .route("/v1/stacks", post(crate::server_builds::stack))
+        .route("/v1/images/pull", post(crate::server_builds::pull))
+        .route("/v1/registries/check", post(crate::server_builds::check_login))
+        .fallback(|| async { Refusal(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such call".into()) })
+        .with_state(node)
 }
 
 /// An error as every API of Berth gives it.
@@ -72,15 +85,49 @@ pub(crate) fn lines<T: Serialize + Send + 'static>(values: mpsc::Receiver<T>) ->
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
 }
 
+async fn doctor(State(node): State<Arc<Node>>) -> Response {
+    let (data, link, network) = (&node.paths.data, node.link.as_ref(), node.network.report());
+    Json(crate::cluster::doctor::examine(data, link, Some(network)).await).into_response()
+}
+
+async fn renew(State(node): State<Arc<Node>>) -> Result<StatusCode, Refusal> {
+    let none = "this machine never joined: it has no certificate";
+    let refused = |text: String| Refusal(StatusCode::CONFLICT, ErrorCode::Conflict, text);
+    let link = node.link.as_ref().ok_or_else(|| refused(none.to_owned()))?;
+    let failed = |error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Failed, format!("{error:#}"));
+    crate::cluster::renew_now(link).await.map_err(failed)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(serde::Deserialize)]
+struct Which {
+    container: berth_model::ContainerId,
+}
+
+async fn checks(
+    State(node): State<Arc<Node>>,
+    query: Result<UrlQuery<Which>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Refusal> {
+    let UrlQuery(Which { container }) =
+        query.map_err(|error| Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, error.body_text()))?;
+    let gone = || {
+        let text = format!("{container} does not run any more; try again");
+        Refusal(StatusCode::CONFLICT, ErrorCode::Conflict, text)
+    };
+    let results = crate::life::check_once(&node, &container).await.ok_or_else(gone)?;
+    Ok(Json(results).into_response())
+}
+
 async fn logs(
     State(node): State<Arc<Node>>,
     query: Result<UrlQuery<Query>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Refusal> {
     let UrlQuery(query) =
         query.map_err(|error| Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, error.body_text()))?;
+    let filter = query.filter().map_err(|text| Refusal(StatusCode::BAD_REQUEST, ErrorCode::Invalid, text))?;
     let (send, receive) = mpsc::channel(256);
     tokio::spawn(async move {
-        if let Err(error) = logs_api::stream(node, query, send).await {
+        if let Err(error) = logs_api::stream(node, query, filter, send).await {
             tracing::warn!(%error, "cannot read a log");
         }
     });

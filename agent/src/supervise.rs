@@ -10,6 +10,9 @@ pub const RAN_WELL: Duration = Duration::from_secs(60);
 /// The first restart comes nearly at once: most crashes happen once.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(60);
+/// After a failed start, and after many: long enough for a deploy to see that it failed, and to take it back.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(300);
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub fn after_exit(policy: RestartPolicy, failed: bool, ran: Duration, restarts: 
     let restarts = if ran >= RAN_WELL { 0 } else { restarts };
     let again = match policy {
         RestartPolicy::Never => false,
-        RestartPolicy::Always => true,
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
         RestartPolicy::OnFailure { max_retries } => failed && restarts < max_retries,
     };
     if again {
@@ -39,6 +42,15 @@ pub fn after_exit(policy: RestartPolicy, failed: bool, ran: Duration, restarts: 
     } else {
         Verdict::Stay
     }
+}
+
+/// When a container that could not be started, or failed a check of its start, is tried again: what it lacked may be there by then.
+/// `failures`: in a row, this one included.
+#[must_use]
+pub fn after_failure(policy: RestartPolicy, failures: u32) -> Option<Duration> {
+    let doublings = failures.saturating_sub(1).min(6);
+    let wait = (FIRST_RETRY * 2_u32.pow(doublings)).min(LAST_RETRY);
+    (policy != RestartPolicy::Never).then_some(wait)
 }
 
 /// 50 ms, then 1 s, 2 s, 4 s … 60 s.
@@ -73,6 +85,13 @@ mod tests {
         let verdict = after_exit(policy, true, RAN_WELL, 3);
         assert_eq!(verdict, Verdict::Restart { after: FIRST, restarts: 1 });
         assert_eq!(after_exit(policy, true, Duration::ZERO, 3), Verdict::Stay);
+    }
+
+    #[test]
+    fn failed_starts_are_tried_again_less_and_less_often() {
+        let waits = (1..9).filter_map(|failures| after_failure(RestartPolicy::default(), failures));
+        assert_eq!(waits.map(|wait| wait.as_secs()).collect::<Vec<_>>(), [5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(after_failure(RestartPolicy::Never, 1), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::life::{self, chain};
 use crate::node::Node;
-use crate::runtime::{ExecSpec, Handle, Session, SessionControl, Stdio, Stream};
+use crate::runtime::{ExecSpec, Handle, RuntimeError, Session, SessionControl, Stdio, Stream};
 use berth_model::ContainerId;
 use berth_model::container::ContainerSpec;
 use berth_wire::{Frame, read_frame, write_frame};
@@ -20,6 +20,10 @@ const GREETING: Duration = Duration::from_secs(10);
 /// What is still in the pipes after the process ended is waited for this long: a child it left behind may hold them.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// What a shell may be called, the best first.
+const SHELLS: [&[&str]; 5] =
+    [&["bash"], &["sh"], &["ash"], &["/bin/busybox", "sh"], &["/busybox/busybox", "sh"]];
+
 /// First frame of `/v1/run`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RunStart {
@@ -31,6 +35,7 @@ pub(crate) struct RunStart {
 #[derive(Debug, Deserialize)]
 pub(crate) struct ExecStart {
     container: ContainerId,
+    /// Empty for the best shell.
     argv: Vec<String>,
     tty: Option<(u16, u16)>,
     #[serde(default)]
@@ -72,20 +77,40 @@ pub(crate) async fn exec(node: Arc<Node>, stream: impl AsyncRead + AsyncWrite + 
         let Some(handle) = handle else {
             return refuse(&mut stream, format!("the container {} does not run", start.container)).await;
         };
-        let spec = ExecSpec {
-            argv: start.argv,
-            env: start.env.into_iter().collect(),
-            cwd: None,
-            user: None,
-            tty: start.tty,
-        };
-        match handle.exec(spec).await {
+        match enter(&handle, start).await {
             // Dropping the session's control, when the client is gone, kills its process.
             Ok(session) => drop(converse(stream, session).await),
-            Err(error) => refuse(&mut stream, chain(&error)).await,
+            Err(reason) => refuse(&mut stream, reason).await,
         }
     })
     .await;
+}
+
+/// Begins the command, or without one the best shell there is.
+async fn enter(handle: &Handle, start: ExecStart) -> Result<Session, String> {
+    let env: Vec<_> = start.env.into_iter().collect();
+    let spec = |argv: &[String]| ExecSpec {
+        argv: argv.to_vec(),
+        env: env.clone(),
+        cwd: None,
+        user: None,
+        tty: start.tty,
+    };
+    if !start.argv.is_empty() {
+        return handle.exec(spec(&start.argv)).await.map_err(|error| chain(&error));
+    }
+    for shell in SHELLS {
+        let argv: Vec<_> = shell.iter().map(|word| (*word).to_owned()).collect();
+        match handle.exec(spec(&argv)).await {
+            Ok(session) => return Ok(session),
+            Err(RuntimeError::ExecFailed { .. }) => {}
+            Err(error) => return Err(chain(&error)),
+        }
+    }
+    Err(format!(
+        "the image of {} has no shell (bash, sh, ash and busybox were tried); name a program that it has",
+        handle.id()
+    ))
 }
 
 /// Serves `/v1/run`: a container of its own, removed at its end or when the client goes away.
@@ -124,6 +149,9 @@ async fn begin(
     // A second container must not take over the ports of the one that serves.
     let attached = node.network.attach(&spec.id, &spec.app, &[]).await;
     let attachment = attached.map_err(|error| chain(&error))?;
+    // Apps it may reach on other nodes learn its address.
+    node.changed();
+    life::limit_network(&node.network, spec).await?;
     let mut bundle = life::bundle(node, spec, &ready, &attachment)?;
     bundle.stdio = match tty {
         Some((rows, cols)) => Stdio::Tty { rows, cols },
@@ -159,8 +187,9 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     // Bounded: a slow client slows the process, not the agent.
     let (frames, mut outgoing) = mpsc::channel::<Frame>(16);
     let mut out = tokio::spawn(pump(stdout, frames.clone(), Frame::Stdout));
+    let has_terminal = stderr.is_none();
     let mut err = stderr.map(|stderr| tokio::spawn(pump(stderr, frames, Frame::Stderr)));
-    let mut input = tokio::spawn(obey(from_client, stdin, control.clone()));
+    let mut input = tokio::spawn(obey(from_client, stdin, has_terminal, control.clone()));
     let mut gone = false;
     let code = {
         let waited = control.wait();
@@ -215,7 +244,12 @@ async fn pump(mut from: Stream, to: mpsc::Sender<Frame>, frame: fn(Vec<u8>) -> F
 }
 
 /// Does what the client's frames say. Gives false when the connection broke off.
-async fn obey(mut from: impl AsyncRead + Unpin, mut stdin: Option<Stream>, control: SessionControl) -> bool {
+async fn obey(
+    mut from: impl AsyncRead + Unpin,
+    mut stdin: Option<Stream>,
+    has_terminal: bool,
+    control: SessionControl,
+) -> bool {
     loop {
         match read_frame(&mut from).await {
             Ok(Some(Frame::Stdin(bytes))) => {
@@ -225,7 +259,11 @@ async fn obey(mut from: impl AsyncRead + Unpin, mut stdin: Option<Stream>, contr
                     stdin = None;
                 }
             }
-            Ok(Some(Frame::StdinEnd)) => stdin = None,
+            Ok(Some(Frame::StdinEnd)) => match stdin.take() {
+                // A terminal has no end: the key for it (Ctrl-D, the end-of-file character of a fresh terminal) does.
+                Some(mut to) if has_terminal => drop(to.write_all(&[4]).await),
+                _ => {}
+            },
             Ok(Some(Frame::Resize { rows, columns })) => {
                 let _ = control.resize(rows, columns).await;
             }

@@ -35,11 +35,7 @@ pub fn source(volumes: &Path, mount: &Mount, lowers: &[PathBuf], user: &str) -> 
         let path = PathBuf::from(&mount.source);
         return if path.is_dir() { Ok(path) } else { Err(VolumeError::Missing(mount.source.clone())) };
     }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let valid = (1..=128).contains(&mount.source.len())
-        && mount.source.bytes().all(allowed)
-        && !mount.source.starts_with(['.', '-']);
-    if !valid {
+    if !berth_wire::is_volume(&mount.source) {
         return Err(VolumeError::Name(mount.source.clone()));
     }
     let path = volumes.join(&mount.source);

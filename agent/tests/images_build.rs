@@ -6,7 +6,7 @@ mod images_support;
 
 use berth_agent::build::{self, Context};
 use berth_agent::images::{Images, import_stack};
-use berth_agent::network::{self, Network};
+use berth_agent::network::{self, Mode, Network};
 use berth_agent::runtime::Runtime;
 use berth_model::build::{BuildEvent, BuildPlan, BuildRequest, LayerPlan, Make};
 use berth_model::container::Limits;
@@ -41,8 +41,9 @@ impl Machine {
         let registry = Registry::default();
         let images = Images::open(data.path(), registry.serve(data.path())).expect("it opens");
         let runtime = Arc::new(Runtime::open(&instance, data.path()).expect("runs as root with cgroups"));
-        let network =
-            Arc::new(Network::open(&instance, data.path(), None).await.expect("the network is set up"));
+        let network = Arc::new(
+            Network::open(&instance, data.path(), None, Mode::Auto).await.expect("the network is set up"),
+        );
         let context = Context::open(data.path(), images.clone(), runtime.clone(), network.clone())
             .await
             .expect("it opens");

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use berth_model::check::{Check, CheckKind, Probe};
 use berth_model::container::{
-    ContainerSpec, ContainerState, ContainerStatus, Limits, LogLine, LogStream, RestartPolicy, Stop,
+    ContainerSpec, ContainerState, ContainerStatus, Limits, LogLine, LogStream, Mount, RestartPolicy, Stop,
 };
 use berth_model::image::{ImageRef, Process, StaticSite};
 use berth_model::node::{Assignment, Observed};
@@ -35,6 +35,8 @@ async fn agent_process() {
         data: data.into(),
         node: NodeName::parse("n1").expect("a name"),
         subnet: None,
+        overlay: berth_agent::network::Mode::Auto,
+        keep_free_mib: None,
     };
     berth_agent::run(options, CancellationToken::new()).await.expect("the agent runs");
 }
@@ -246,6 +248,8 @@ impl Node {
             restart: RestartPolicy::default(),
             stop: Stop { signal: 15, grace_secs: 5 },
             mounts: Vec::new(),
+            once: None,
+            secrets: Default::default(),
         }
     }
 
@@ -443,6 +447,37 @@ async fn a_crash_loop_ends_and_unfit_containers_say_why() {
     let lines = node.logs().await;
     assert!(lines.iter().any(|line| line.text.contains("out of memory (limit 64 MiB)")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.stream == LogStream::Stderr && line.text == "oops"));
+    node.controller.assign(&[]);
+    node.controller.until_gone().await;
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_to_start_is_tried_again() {
+    let mut node = Node::start().await;
+    let late = format!("if [ -e /data/seen ]; then {SERVE}; fi; touch /data/seen; sleep 100");
+    let mut late = node.spec("late", &late);
+    late.checks = vec![check(Probe::Listening { port: None })];
+    late.stop.grace_secs = 1;
+    late.mounts = vec![Mount { source: "seen".into(), target: "/data".into(), read_only: false }];
+    let mut never = node.spec("never", "sleep 100");
+    never.checks = late.checks.clone();
+    never.stop.grace_secs = 1;
+    never.restart = RestartPolicy::Never;
+    node.controller.assign(&[late.clone(), never.clone()]);
+    let failed = async |node: &Node, spec: &ContainerSpec| {
+        let fails = |all: &BTreeMap<ContainerId, ContainerStatus>| {
+            matches!(all.get(&spec.id)?.state, ContainerState::Failed { .. }).then_some(())
+        };
+        node.controller.until("a failed start", fails).await;
+    };
+    tokio::join!(failed(&node, &late), failed(&node, &never));
+    // Nor does a new agent leave it so.
+    node.kill_agent();
+    node.start_agent().await;
+    let status = node.controller.until_running(&late).await;
+    assert_eq!((status.incarnation, greeting(&status).trim()), (2, "hi"));
+    failed(&node, &never).await;
     node.controller.assign(&[]);
     node.controller.until_gone().await;
     node.close().await;

@@ -1,14 +1,14 @@
 //! The node's network on the real kernel. Needs root, `nft`, `nsenter` and `busybox`; every object is named after an
 //! instance of the test's own and removed at its end.
 
-use berth_agent::network::{self, Attachment, Network};
-use berth_model::container::{Protocol, PublishedPort};
+use berth_agent::network::{self, Attachment, Mode, Network};
+use berth_model::container::{NetworkLimits, Protocol, PublishedPort};
 use berth_model::{AppName, ContainerId};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 struct Fixture {
     instance: String,
@@ -25,7 +25,9 @@ impl Fixture {
     }
 
     async fn open(&self) -> Network {
-        Network::open(&self.instance, self.data.path(), None).await.expect("the network is set up")
+        Network::open(&self.instance, self.data.path(), None, Mode::Auto)
+            .await
+            .expect("the network is set up")
     }
 
     /// Everything of the instance that the kernel has.
@@ -230,6 +232,94 @@ async fn a_new_agent_goes_on_with_what_is_there_and_nothing_leaks() {
         network.detach(&id).await.expect("detached");
     }
     assert_eq!(fixture.census(), steady, "50 cycles leave nothing behind");
+    drop(network);
+    fixture.close().await;
+}
+
+/// Bytes a second that `count` grows by while a transfer is under way, once it is: over three seconds.
+fn rate(mut count: impl FnMut() -> u64) -> f64 {
+    let (mut begun, mut first) = (Instant::now(), count());
+    let mut settled = false;
+    loop {
+        let (elapsed, now) = (begun.elapsed(), count());
+        if !settled && elapsed > Duration::from_secs(1) {
+            // What the first second let through at once is no rate.
+            (begun, first, settled) = (Instant::now(), now, true);
+        } else if elapsed > Duration::from_secs(3) {
+            #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+            return (now - first) as f64 / begun.elapsed().as_secs_f64();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What came to the container, as its own device counts.
+fn received(at: &Attachment) -> u64 {
+    let text = output(&mut inside(at, "cat /proc/net/dev"));
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).expect("eth0 is there");
+    line.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_sends_and_gets_is_held_to_its_rate() {
+    let fixture = Fixture::new();
+    let network = fixture.open().await;
+    let name = id("a.web.1.x");
+    let at = network.attach(&name, &app("a"), &[]).await.expect("attached");
+    let greeter = Greeter::start(&at, 5000, "here");
+    let mut source = inside(&at, "exec busybox nc -ll -p 5001 -e busybox cat /dev/zero");
+    let mut source = source.stdout(Stdio::null()).spawn().expect("it starts");
+    let mut sink = inside(&at, "exec busybox nc -ll -p 5002 -e busybox tail -f");
+    let mut sink = sink.stdout(Stdio::null()).spawn().expect("it starts");
+    let connect = |port: u16| {
+        let stream = (0..200).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            TcpStream::connect((at.address, port)).ok()
+        });
+        stream.expect("it listens")
+    };
+    let egress = || {
+        let (mut stream, mut buffer, mut sum) = (connect(5001), vec![0; 256 * 1024], 0);
+        rate(|| {
+            sum += u64::try_from(stream.read(&mut buffer).expect("readable")).expect("small");
+            sum
+        })
+    };
+    let ingress = || {
+        let mut stream = connect(5002);
+        stream.set_nonblocking(true).expect("set");
+        let bytes = vec![0; 256 * 1024];
+        let mut last = (Instant::now(), received(&at));
+        rate(|| {
+            let _ = stream.write(&bytes); // as much as goes in
+            if last.0.elapsed() > Duration::from_millis(100) {
+                last = (Instant::now(), received(&at));
+            }
+            last.1
+        })
+    };
+    let free = egress();
+    assert!(free > 20e6, "without a limit it is far faster than with one: {free} bytes/s");
+    for kbit in [2_000_u64, 40_000] {
+        let limits = NetworkLimits { egress_kbit: Some(kbit), ingress_kbit: Some(kbit) };
+        network.limit(&name, limits).await.expect("limited");
+        #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+        let wanted = (kbit * 125) as f64;
+        for (what, seen) in [("egress", egress()), ("ingress", ingress())] {
+            let part = seen / wanted;
+            assert!((0.85..1.15).contains(&part), "{what} of {kbit} kbit/s: {seen} bytes/s, {part:.2} of it");
+        }
+    }
+    assert_eq!(greeting((at.address, 5000).into()), "here", "it still answers");
+    // Its root has no say in it: the namespace belongs to the node's user namespace.
+    network.limit(&name, NetworkLimits::default()).await.expect("taken away");
+    network.limit(&name, NetworkLimits::default()).await.expect("nothing to take away");
+    assert!(egress() > 20e6);
+    for child in [&mut source, &mut sink] {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    drop(greeter);
     drop(network);
     fixture.close().await;
 }

@@ -24,7 +24,7 @@ pub(crate) fn tree(mode: Mode) -> Command {
         .override_help(commands::overview(mode))
         .allow_external_subcommands(true)
         .args(globals(mode))
-        .subcommands(commands::families().into_iter().flat_map(|family| family.commands));
+        .subcommands(commands::families().into_iter().flat_map(taught));
     match mode {
         Mode::Session => root.bin_name("berth"),
         Mode::Local => {
@@ -33,6 +33,25 @@ pub(crate) fn tree(mode: Mode) -> Command {
         }
     }
 }
+
+/// A family's commands, each with what to read next.
+fn taught(family: commands::Family) -> Vec<Command> {
+    let siblings: Vec<String> = family.commands.iter().map(|command| command.get_name().to_owned()).collect();
+    let teach = |command: Command| {
+        let also = commands::see_also(command.get_name(), &siblings);
+        if also.is_empty() {
+            return command;
+        }
+        let examples = command.get_after_help().map(|help| format!("{help}\n\n")).unwrap_or_default();
+        command.after_help(format!("{examples}{SEE_ALSO}{}", also.join(", ")))
+    };
+    family.commands.into_iter().map(teach).collect()
+}
+
+/// What the last line of a command's help begins with.
+pub(crate) const SEE_ALSO: &str = "See also: ";
+/// What its examples begin with.
+pub(crate) const EXAMPLES: &str = "Examples:";
 
 fn globals(mode: Mode) -> Vec<Arg> {
     let flag = |id: &'static str, help: &'static str| {
@@ -50,6 +69,7 @@ fn globals(mode: Mode) -> Vec<Arg> {
         option("app", "APP", "The app; else the first argument, else the one the git remote `paas` names")
             .short('a'),
         flag("force", "Do not ask before destroying something"),
+        option("confirm", "NAME", "The name of what is destroyed, in place of typing it when asked"),
         option("format", "FORMAT", "Print `json` for programs").value_parser(["text", "json"]),
         flag("quiet", "No headers, no progress: only data, warnings and errors").short('q'),
         flag("trace", "Show the calls to the API"),
@@ -60,7 +80,14 @@ fn globals(mode: Mode) -> Vec<Arg> {
                 .value_hint(ValueHint::DirPath)
                 .value_parser(clap::value_parser!(std::path::PathBuf)),
         );
-        all.push(option("host", "URL", "Speak to Berth there, with BERTH_TOKEN [env: BERTH_HOST]"));
+        all.push(option(
+            "host",
+            "URL",
+            "Speak to Berth there: https:// with BERTH_TOKEN, or ssh:// with your key [env: BERTH_HOST]",
+        ));
+        all.push(option("context", "NAME", "Speak to a cluster of context:list [env: BERTH_CONTEXT]"));
+    } else {
+        all.push(Arg::new("inferred-app").long("inferred-app").global(true).hide(true));
     }
     all
 }
@@ -76,10 +103,16 @@ pub(crate) fn command(name: &'static str, about: &'static str, usage: &str, exam
         return command;
     }
     let lines: Vec<String> = examples.iter().map(|example| format!("  berth {example}")).collect();
-    command.after_help(format!("Examples:\n{}", lines.join("\n")))
+    command.after_help(format!("{EXAMPLES}\n{}", lines.join("\n")))
 }
 
-/// The same for commands whose arguments end in another program's command line.
+/// Says more than one line about a command, before its options and examples.
+pub(crate) fn explained(command: Command, text: &str) -> Command {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    command.long_about(format!("{about}\n\n{text}"))
+}
+
+/// Like [`command`], for commands whose arguments end in another program's command line.
 pub(crate) fn wrapping(name: &'static str, about: &'static str, usage: &str, examples: &[&str]) -> Command {
     command(name, about, usage, examples)
         .mut_arg("args", |arg| arg.trailing_var_arg(true).allow_hyphen_values(true))

@@ -5,6 +5,7 @@
 use crate::endpoint::Target;
 use crate::error::{CliError, Result};
 use crate::output::{Output, broke_off, say};
+use crate::spinner::Spinner;
 use berth_model::AppName;
 use berth_model::api::{AppInfo, Progress};
 use berth_wire::{Client, Lines, Upgraded, WireError};
@@ -13,7 +14,9 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::IsTerminal;
 use tokio::io::AsyncRead;
+use tokio::signal::unix::SignalKind;
 
 /// One command's surroundings.
 pub(crate) struct Context {
@@ -26,6 +29,10 @@ pub(crate) struct Context {
     trace: bool,
     target: Target,
     app: Option<String>,
+    /// Over SSH: what the working tree on the other side belongs to.
+    inferred: Option<AppName>,
+    host: Option<String>,
+    confirmed: Option<String>,
 }
 
 impl Context {
@@ -33,7 +40,11 @@ impl Context {
     pub(crate) fn new(matches: &ArgMatches, target: Target, session: bool) -> Self {
         let json =
             matches.try_get_one::<String>("format").ok().flatten().is_some_and(|format| format == "json");
+        let said = |id: &str| matches.try_get_one::<String>(id).ok().flatten().cloned();
         Self {
+            inferred: said("inferred-app").and_then(|app| AppName::parse(&app).ok()),
+            host: said("host"),
+            confirmed: said("confirm"),
             out: Output::new(matches.get_flag("quiet"), json),
             force: matches.get_flag("force"),
             session,
@@ -158,6 +169,18 @@ impl Context {
         serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))
     }
 
+    /// What `--host` says.
+    pub(crate) fn said_host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// Makes the working tree here one of `app`'s, if the platform is elsewhere; whether it did.
+    pub(crate) fn remember(&self, app: &AppName, ssh_port: u16) -> Result<bool> {
+        let Some(host) = self.target.machine() else { return Ok(false) };
+        let address = crate::ssh::Address { user: "paas".into(), host, port: ssh_port };
+        crate::remote::remember(&address, app, self.out)
+    }
+
     /// What `--app` says.
     pub(crate) fn named_app(&self) -> Option<&str> {
         self.app.as_deref()
@@ -186,7 +209,8 @@ impl Context {
         if let Some(app) = &self.app {
             return Ok((Some(AppName::parse(app)?), rest));
         }
-        let inferred = if self.session { None } else { crate::remote::app_of_working_tree() };
+        let inferred =
+            if self.session { self.inferred.clone() } else { crate::remote::app_of_working_tree() };
         let (Some(first), Some(inferred)) = (rest.first(), inferred.as_ref()) else {
             let named = if rest.is_empty() { None } else { Some(AppName::parse(&rest.remove(0))?) };
             return Ok((named.or(inferred), rest));
@@ -217,22 +241,38 @@ impl Context {
         }
     }
 
-    /// Asks to type `name` before something is destroyed, unless `--force`.
+    /// Asks to type `name` before something is destroyed, unless `--force` or `--confirm` says it already. Where nobody can be
+    /// asked it is refused: what comes down a pipe was not meant as an answer.
     pub(crate) fn confirm(&self, name: &str, what: &str) -> Result<()> {
-        if self.force {
-            return Ok(());
+        let mismatch = || CliError::Failed("Confirmation did not match. Aborted.".into());
+        match &self.confirmed {
+            Some(said) if said == name => return Ok(()),
+            Some(_) => return Err(mismatch()),
+            None if self.force => return Ok(()),
+            None => {}
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(CliError::Failed(format!(
+                "{what} There is no terminal to ask on: say --confirm {name}, or --force"
+            )));
         }
         crate::output::warning("WARNING: Potentially Destructive Action");
         crate::output::warning(what);
         crate::output::warning(&format!("To proceed, type \"{name}\""));
-        eprint_prompt();
-        let mut answer = String::new();
-        let read = std::io::stdin().read_line(&mut answer);
-        read.map_err(|error| CliError::Failed(format!("cannot read the answer: {error}")))?;
-        if answer.trim() == name {
-            return Ok(());
+        let answer = crate::prompt::line("> ");
+        let answer = answer.map_err(|error| CliError::Failed(format!("not confirmed: {error}")))?;
+        if answer.trim() == name { Ok(()) } else { Err(mismatch()) }
+    }
+
+    /// Says which app may have been meant, when there is none of the name that was said.
+    pub(crate) async fn suggest_app(&self, matches: &ArgMatches) {
+        let Ok(apps) = self.get::<Vec<AppInfo>>("/v1/apps").await else { return };
+        let said = self.app.clone().or_else(|| arguments(matches).first().cloned());
+        let names = || apps.iter().map(|app| app.name.to_string());
+        let Some(said) = said.filter(|said| !names().any(|name| name == *said)) else { return };
+        if let Some(near) = crate::commands::nearest(&said, names()) {
+            say(&format!("       Did you mean {near}?"));
         }
-        Err(CliError::Failed("Confirmation did not match. Aborted.".into()))
     }
 
     /// What a report is about: the app that was named, else all of them.
@@ -242,6 +282,16 @@ impl Context {
         match app {
             Some(app) => Ok(vec![self.get(&format!("/v1/apps/{app}")).await?]),
             None => self.get("/v1/apps").await,
+        }
+    }
+
+    /// Like [`Self::infos`], only the names: nothing is asked about an app that was named.
+    pub(crate) async fn app_names(&self, matches: &ArgMatches) -> Result<Vec<AppName>> {
+        let (app, rest) = self.some_app(matches, false).await?;
+        none_left(&rest)?;
+        match app {
+            Some(app) => Ok(vec![app]),
+            None => Ok(self.get::<Vec<AppInfo>>("/v1/apps").await?.into_iter().map(|app| app.name).collect()),
         }
     }
 
@@ -266,12 +316,6 @@ impl Context {
     }
 }
 
-fn eprint_prompt() {
-    use std::io::Write;
-    let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(b"> ").and_then(|()| stderr.flush());
-}
-
 /// An operation under way.
 pub(crate) struct Operation {
     lines: Option<LineReader>,
@@ -283,7 +327,30 @@ impl Operation {
     pub(crate) async fn follow(self, if_more: Option<&str>) -> Result<()> {
         let Some(mut lines) = self.lines else { return Ok(()) };
         let mut said = false;
-        while let Some(event) = lines.next::<Progress>().await? {
+        let mut spinner = Spinner::new(self.out.quiet || self.out.json);
+        let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())
+            .map_err(|error| CliError::Failed(format!("cannot listen for signals: {error}")))?;
+        loop {
+            // Waiting for the next line can be given up and begun again: nothing of one is lost.
+            let event = {
+                let mut next = std::pin::pin!(lines.next::<Progress>());
+                loop {
+                    let tick = spinner.next();
+                    tokio::select! {
+                        event = next.as_mut() => break event?,
+                        () = tokio::time::sleep(tick.unwrap_or_default()), if tick.is_some() => spinner.tick(),
+                        _ = interrupt.recv() => {
+                            spinner.clear();
+                            crate::output::warning(
+                                "left: what was begun goes on without you; ps:report, releases and builds show how it went",
+                            );
+                            return Err(CliError::Exit(130));
+                        }
+                    }
+                }
+            };
+            spinner.clear();
+            let Some(event) = event else { break };
             let more = !matches!(event, Progress::Done | Progress::Failed { .. });
             if let Some(text) = if_more.filter(|_| more && !said) {
                 self.out.step(text)?;

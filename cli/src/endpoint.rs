@@ -3,6 +3,7 @@
 //! In: `--data`, `--host`, `BERTH_HOST`, `BERTH_TOKEN`, `BERTH_CA`; or, in an SSH session, only what the controller
 //! said. Out: a [`Client`].
 
+use crate::contexts::Cluster;
 use crate::error::{CliError, Result};
 use berth_wire::{Client, Endpoint};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -11,10 +12,6 @@ use std::sync::Arc;
 
 /// Where Berth keeps everything unless told otherwise.
 pub(crate) const DEFAULT_DATA: &str = "/var/lib/berth";
-
-/// Certificates of the system, where Debian, Fedora and Alpine keep them.
-const SYSTEM_CERTIFICATES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// What the user said about where to go.
 #[derive(Clone, Debug, Default)]
@@ -29,9 +26,27 @@ pub(crate) struct Target {
     pub(crate) ca: Option<PathBuf>,
     /// In an SSH session: the name of the key that was used.
     pub(crate) acts_as: Option<String>,
+    /// In an SSH session: the address it comes from.
+    pub(crate) comes_from: Option<String>,
 }
 
 impl Target {
+    /// The API of a cluster that is remembered.
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        Self {
+            host: Some(cluster.host.clone()),
+            token: cluster.token.clone(),
+            ca: cluster.ca.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The name of the machine that it is, if it is another one.
+    pub(crate) fn machine(&self) -> Option<String> {
+        let uri: http::Uri = self.host.as_deref().filter(|_| self.data.is_none())?.parse().ok()?;
+        Some(uri.host()?.to_owned())
+    }
+
     /// The client for it. `--data` wins over `BERTH_HOST`, for it is said here and now.
     pub(crate) fn client(&self) -> Result<Client> {
         let client = match (&self.data, &self.host) {
@@ -43,6 +58,10 @@ impl Target {
             None => Ok(client),
             Some(name) => client
                 .with_header(http::HeaderName::from_static("berth-as"), name)
+                .and_then(|client| match &self.comes_from {
+                    None => Ok(client),
+                    Some(address) => client.with_header(http::HeaderName::from_static("berth-from"), address),
+                })
                 .map_err(|_| CliError::Failed("the name of the SSH key holds control characters".into())),
         }
     }
@@ -56,7 +75,7 @@ impl Target {
         let address = |default| format!("{name}:{}", uri.port_u16().unwrap_or(default));
         let endpoint = match uri.scheme_str() {
             Some("https") => Endpoint::Tls { address: address(443), config: Arc::new(self.tls()?) },
-            Some("http") if is_loopback(name) => Endpoint::Tcp { address: address(80) },
+            Some("http") if berth_wire::is_loopback(name) => Endpoint::Tcp { address: address(80) },
             Some("http") => {
                 return Err(CliError::Misuse(format!(
                     "{host} would send the token in the clear: use https:// (http:// is for this machine only)"
@@ -75,14 +94,12 @@ impl Target {
     }
 
     fn tls(&self) -> Result<rustls::ClientConfig> {
-        let files: Vec<PathBuf> = match &self.ca {
-            Some(file) => vec![file.clone()],
-            None => {
-                SYSTEM_CERTIFICATES.iter().map(PathBuf::from).filter(|file| file.exists()).take(1).collect()
-            }
+        let file = match &self.ca {
+            Some(file) => Some(file.as_path()),
+            None => berth_wire::system_certificates(),
         };
         let mut roots = rustls::RootCertStore::empty();
-        for file in &files {
+        if let Some(file) = file {
             let certificates = CertificateDer::pem_file_iter(file)
                 .map_err(|error| CliError::Failed(format!("cannot read {}: {error}", file.display())))?;
             roots.add_parsable_certificates(certificates.filter_map(std::result::Result::ok));
@@ -99,11 +116,6 @@ impl Target {
             .map_err(|error| CliError::Failed(format!("TLS cannot be set up: {error}")))?;
         Ok(config.with_root_certificates(roots).with_no_client_auth())
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn not_an_address(host: &str) -> CliError {

@@ -54,7 +54,7 @@ impl CliError {
     pub(crate) fn wire(error: WireError, endpoint: &Endpoint) -> Self {
         match error {
             WireError::Refused { body, .. } => body.into(),
-            WireError::Connect { source, .. } => Self::Failed(unreachable(endpoint, &source)),
+            WireError::Connect { reason, .. } => Self::Failed(unreachable(endpoint, &reason)),
             other => Self::Failed(other.to_string()),
         }
     }

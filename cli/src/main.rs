@@ -1,20 +1,27 @@
 //! The `berth` binary: the user's commands, git's hook, and the roles a machine runs.
 //!
 //! In: the command line. Out: an exit code. `main` decides who speaks (a shell, or the controller for somebody over SSH),
-//! parses, and hands over.
+//! parses, and hands over: to a command here, or to the platform's own CLI over SSH.
 
 mod args;
+mod backup;
 mod commands;
 mod context;
+mod contexts;
 mod endpoint;
 mod error;
 mod hook;
 mod lfs;
 mod output;
+mod prompt;
 mod remote;
 mod report;
 mod roles;
+mod route;
+mod spinner;
+mod ssh;
 mod text;
+mod units;
 mod up;
 
 use args::Mode;
@@ -44,6 +51,7 @@ fn parse_and_run() -> Result<()> {
     let argv = argv.collect::<Result<Vec<String>>>()?;
     let (mode, target, argv) = who_speaks(argv)?;
     let tree = args::tree(mode);
+    let words = argv.clone();
     let argv = args::report_fields(&tree, argv);
     let matches = match tree.try_get_matches_from(argv) {
         Ok(matches) => matches,
@@ -53,10 +61,11 @@ fn parse_and_run() -> Result<()> {
         let all = commands::topic("", mode).map(|topic| topic.0).unwrap_or_default();
         return output::Output::new(false, false).raw(all.as_bytes());
     };
-    let target = if mode == Mode::Local { with_flags(target, sub) } else { target };
-    let context = |sub| Context::new(sub, target.clone(), mode == Mode::Session);
     if mode == Mode::Local {
         if let Some(done) = roles::run(name, sub) {
+            return done;
+        }
+        if let Some(done) = backup::run(name, sub) {
             return done;
         }
         if name == lfs::NAME {
@@ -73,38 +82,44 @@ fn parse_and_run() -> Result<()> {
             None => Err(commands::unknown(name, mode)),
         };
     }
-    on_one_thread(commands::run(&context(sub), name, sub))
+    let target = match target {
+        Some(target) => target,
+        None if route::stays_here(name) => Target::default(),
+        None => match route::choose(sub)? {
+            route::Way::Api(target) => target,
+            route::Way::Ssh(address) => return route::over_ssh(&address, name, sub, &words),
+        },
+    };
+    on_one_thread(async {
+        let context = Context::new(sub, target, mode == Mode::Session);
+        let done = commands::run(&context, name, sub).await;
+        match done {
+            Err(CliError::NoApp(text)) => {
+                output::warning(&text);
+                context.suggest_app(sub).await;
+                Err(CliError::Exit(20))
+            }
+            done => done,
+        }
+    })
 }
 
 /// Takes the controller's own words off the front of an SSH session's command line: exactly
-/// `berth --data DIR --ssh-session`, before anything the user typed.
-fn who_speaks(argv: Vec<String>) -> Result<(Mode, Target, Vec<String>)> {
+/// `berth --data DIR --ssh-session`, before anything the user typed. At a shell there is no target yet: flags decide.
+fn who_speaks(argv: Vec<String>) -> Result<(Mode, Option<Target>, Vec<String>)> {
     let is_session = argv.len() >= 4 && argv[1] == "--data" && argv[3] == "--ssh-session";
     if !is_session {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let target = Target {
-            data: None,
-            host: variable("BERTH_HOST"),
-            token: variable("BERTH_TOKEN"),
-            ca: variable("BERTH_CA").map(PathBuf::from),
-            acts_as: None,
-        };
-        return Ok((Mode::Local, target, argv));
+        return Ok((Mode::Local, None, argv));
     }
     let acts_as = std::env::var("BERTH_AS").ok().filter(|name| !name.is_empty());
     let acts_as = acts_as.ok_or_else(|| {
         CliError::Failed("an SSH session must say who it is for: BERTH_AS is not set".into())
     })?;
+    let comes_from = std::env::var("BERTH_FROM").ok().filter(|address| !address.is_empty());
     let data = Some(PathBuf::from(&argv[2]));
     let words = std::iter::once("berth".to_owned()).chain(argv.into_iter().skip(4)).collect();
-    Ok((Mode::Session, Target { data, acts_as: Some(acts_as), ..Target::default() }, words))
-}
-
-fn with_flags(target: Target, matches: &clap::ArgMatches) -> Target {
-    let data = matches.try_get_one::<PathBuf>("data").ok().flatten().cloned();
-    let host = matches.try_get_one::<String>("host").ok().flatten().cloned();
-    // What is said on the command line wins over the environment, whichever of the two it is.
-    Target { host: host.or(if data.is_some() { None } else { target.host }), data, ..target }
+    let target = Target { data, acts_as: Some(acts_as), comes_from, ..Target::default() };
+    Ok((Mode::Session, Some(target), words))
 }
 
 /// Help goes to stdout; a mistake to stderr, with exit code 2.
@@ -124,7 +139,7 @@ fn misused(error: &clap::Error) -> Result<()> {
 }
 
 /// Commands need no more than one thread, and must not wait for a read of standard input that never ends.
-fn on_one_thread(work: impl Future<Output = Result<()>>) -> Result<()> {
+pub(crate) fn on_one_thread(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(format!("cannot start: {error}")))?;
     let result = runtime.block_on(work);

@@ -20,12 +20,38 @@ pub(crate) struct Output {
     pub(crate) json: bool,
     /// Whether headers are shown.
     headers: bool,
+    /// Several JSON values come, each on a line of its own.
+    compact: bool,
+    /// Whether marks at the beginning of lines are coloured.
+    colour: bool,
 }
+
+/// Whether `stream` shows colours: it is a terminal that can, and nobody asked for none (<https://no-color.org>).
+fn takes_colour(stream: &impl IsTerminal) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// `mark` in bold, and in a colour of SGR (ECMA-48 §8.3.117).
+fn painted(mark: &str, colour: u8) -> String {
+    format!("\u{1b}[1;{colour}m{mark}\u{1b}[0m")
+}
+
+const BLUE: u8 = 34;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
 
 impl Output {
     /// For these flags and this process's stdout.
     pub(crate) fn new(quiet: bool, json: bool) -> Self {
-        Self { quiet, json, headers: !quiet && !json && std::io::stdout().is_terminal() }
+        let stdout = std::io::stdout();
+        let colour = takes_colour(&stdout);
+        Self { quiet, json, headers: !quiet && !json && stdout.is_terminal(), compact: false, colour }
+    }
+
+    /// For reports on `count` things: more than one are JSON lines, for several values after each other are no JSON.
+    pub(crate) fn of(self, count: usize) -> Self {
+        Self { compact: count > 1, ..self }
     }
 
     /// One line of data, made safe to show.
@@ -49,12 +75,12 @@ impl Output {
 
     /// `=====> text` above a list or report.
     pub(crate) fn header(self, text: &str) -> Result<()> {
-        if self.headers { self.line(&format!("=====> {text}")) } else { Ok(()) }
+        if self.headers { self.marked("=====> ", GREEN, text) } else { Ok(()) }
     }
 
     /// `-----> text`: an operation's step, said by the command itself.
     pub(crate) fn step(self, text: &str) -> Result<()> {
-        if self.quiet || self.json { Ok(()) } else { self.line(&format!("-----> {text}")) }
+        if self.quiet || self.json { Ok(()) } else { self.marked("-----> ", BLUE, text) }
     }
 
     /// Seven spaces and `text`: more about a step.
@@ -64,6 +90,9 @@ impl Output {
 
     /// One JSON value, for people too.
     pub(crate) fn json(self, value: &impl Serialize) -> Result<()> {
+        if self.compact {
+            return self.json_line(value);
+        }
         let text =
             serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.to_string()))?;
         self.raw(format!("{}\n", safe_json(&text)).as_bytes())
@@ -82,8 +111,8 @@ impl Output {
         }
         let silent = self.quiet || self.json;
         match event {
-            Progress::Step { text } if !silent => self.lines("-----> ", text)?,
-            Progress::Section { text } if !silent => self.lines("=====> ", text)?,
+            Progress::Step { text } if !silent => self.marked("-----> ", BLUE, text)?,
+            Progress::Section { text } if !silent => self.marked("=====> ", GREEN, text)?,
             Progress::Detail { text } if !silent => self.lines("       ", text)?,
             Progress::Warning { text } if !self.json => warning(text),
             Progress::Done => return Ok(Some(Ok(()))),
@@ -91,6 +120,11 @@ impl Output {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// The same with a mark that is coloured where colours are.
+    fn marked(self, mark: &str, colour: u8, text: &str) -> Result<()> {
+        if self.colour { self.lines(&painted(mark, colour), text) } else { self.lines(mark, text) }
     }
 
     /// `text` line by line, the first after `prefix`, the others indented alike.
@@ -104,7 +138,9 @@ impl Output {
 
 /// ` !     text` on stderr. Nothing can be done when that is closed.
 pub(crate) fn warning(text: &str) {
-    let shown: String = text.split('\n').map(|line| format!(" !     {}\n", safe_line(line))).collect();
+    let mark =
+        if takes_colour(&std::io::stderr()) { painted(" !     ", YELLOW) } else { " !     ".to_owned() };
+    let shown: String = text.split('\n').map(|line| format!("{mark}{}\n", safe_line(line))).collect();
     let _ = std::io::stderr().lock().write_all(shown.as_bytes());
 }
 

@@ -33,7 +33,7 @@ impl Report {
                     self.rows.iter().map(|(label, _)| format!("--{}", flag(label))).collect();
                 CliError::Misuse(format!("Invalid flag passed, valid flags: {}", known.join(", ")))
             })?;
-            return out.value(value);
+            return if out.json { out.json(value) } else { out.value(value) };
         }
         if out.json {
             let object: serde_json::Map<String, Value> =

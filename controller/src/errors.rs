@@ -37,8 +37,8 @@ pub fn unavailable(message: impl Into<String>) -> ApiError {
     error(ErrorCode::Unavailable, message)
 }
 
-/// Berth's own fault; what happened is in the log, with the whole chain of causes.
-pub fn internal(context: &str, cause: &dyn std::error::Error) -> ApiError {
+/// An error with all that caused it.
+pub(crate) fn with_causes(cause: &dyn std::error::Error) -> String {
     let mut chain = cause.to_string();
     let mut next = cause.source();
     while let Some(source) = next {
@@ -46,6 +46,12 @@ pub fn internal(context: &str, cause: &dyn std::error::Error) -> ApiError {
         chain.push_str(&source.to_string());
         next = source.source();
     }
+    chain
+}
+
+/// Berth's own fault; what happened is in the log, with the whole chain of causes.
+pub fn internal(context: &str, cause: &dyn std::error::Error) -> ApiError {
+    let chain = with_causes(cause);
     tracing::error!(cause = %chain, "{context}");
     error(ErrorCode::Internal, format!("{context}: {chain}"))
 }

@@ -41,6 +41,7 @@ pub(crate) async fn run(platform: Platform, stop: CancellationToken) {
 
 /// One round. Gives what was removed of the registry.
 pub(crate) async fn clean(platform: &Platform) -> Result<Collected, ApiError> {
+    let _removing = platform.removing().await;
     crate::build::history::sweep(platform).await?;
     let (keep, repositories) = needed(platform).await?;
     let registry = platform.registry().clone();
@@ -76,5 +77,6 @@ pub(crate) async fn needed(platform: &Platform) -> Result<(Vec<ImageRef>, Vec<Pa
     for (_, plan) in platform.deploys().plans() {
         keep.extend(plan.containers.values().map(|planned| planned.spec.image.clone()));
     }
+    keep.extend(platform.runs().images());
     Ok((keep.into_iter().collect(), repositories))
 }

@@ -2,6 +2,7 @@
 //!
 //! In: the command line, already parsed. Out: paths and addresses. Touches nothing.
 
+use crate::store::EtcdOptions;
 use berth_model::{AppName, BuildId, HostPattern};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,8 +22,23 @@ pub struct Options {
     pub http: SocketAddr,
     /// Where the proxy listens for TLS, if it does; only for printing addresses.
     pub https: Option<SocketAddr>,
+    /// Where nodes dial, once the first join token was made.
+    pub cluster: SocketAddr,
     /// The `berth` binary, for commands over SSH and as git's hook.
     pub berth_exe: PathBuf,
+    /// What makes it one of several controllers.
+    pub several: Option<Several>,
+}
+
+/// What each of several controllers is told besides.
+#[derive(Clone, Debug)]
+pub struct Several {
+    /// Where the store is.
+    pub store: EtcdOptions,
+    /// Host name or address under which the others, users and nodes reach this one.
+    pub advertise: String,
+    /// The directory of repositories, images and build logs, which all of them see.
+    pub files: PathBuf,
 }
 
 /// Under the data directory: there while `berth up` takes stacks over, without which nothing can be built.
@@ -33,6 +49,12 @@ impl Options {
     #[must_use]
     pub fn controller_dir(&self) -> PathBuf {
         self.data.join("controller")
+    }
+
+    /// Where repositories, images and build logs are: what outlives a controller and is not in the store.
+    #[must_use]
+    pub fn files_dir(&self) -> PathBuf {
+        self.several.as_ref().map_or_else(|| self.controller_dir(), |several| several.files.clone())
     }
 
     /// Where sockets are.
@@ -53,12 +75,6 @@ impl Options {
         self.run_dir().join("internal.sock")
     }
 
-    /// The access log of this machine's proxy.
-    #[must_use]
-    pub fn access_log_file(&self) -> PathBuf {
-        self.data.join("proxy/access.log")
-    }
-
     /// The agent's socket.
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {
@@ -69,6 +85,18 @@ impl Options {
     #[must_use]
     pub fn store_file(&self) -> PathBuf {
         self.controller_dir().join("state.db")
+    }
+
+    /// What was changed by whom.
+    #[must_use]
+    pub fn events_file(&self) -> PathBuf {
+        self.controller_dir().join("events.db")
+    }
+
+    /// What apps used within the last day.
+    #[must_use]
+    pub fn metrics_file(&self) -> PathBuf {
+        self.controller_dir().join("metrics.db")
     }
 
     /// The key that config values are encrypted with.
@@ -92,7 +120,7 @@ impl Options {
     /// Every app's bare repository.
     #[must_use]
     pub fn git_dir(&self) -> PathBuf {
-        self.controller_dir().join("git")
+        self.files_dir().join("git")
     }
 
     /// One app's bare repository.
@@ -104,13 +132,13 @@ impl Options {
     /// The registry's blobs and manifests.
     #[must_use]
     pub fn registry_dir(&self) -> PathBuf {
-        self.controller_dir().join("registry")
+        self.files_dir().join("registry")
     }
 
     /// Logs of builds.
     #[must_use]
     pub fn builds_dir(&self) -> PathBuf {
-        self.controller_dir().join("builds")
+        self.files_dir().join("builds")
     }
 
     /// The log of one build.

@@ -4,9 +4,12 @@
 //! the containers that are to exist. Nothing here reads a clock, makes randomness or touches anything: both are arguments.
 
 use berth_model::check::{Check, CheckKind, Probe};
-use berth_model::container::{ContainerSpec, Limits, RestartPolicy, Stop};
+use berth_model::container::{ContainerSpec, EVERY_TYPE, Limits, RestartPolicy, Stop};
+use berth_model::cron::CronTask;
+use berth_model::deploy::{DEFAULT_WAIT_TO_RETIRE_SECS, Volumes};
 use berth_model::image::{Image, Process};
 use berth_model::release::{App, Formation, Outcome, Release};
+use berth_model::secrets::Secrets;
 use berth_model::{AppName, ContainerId, EnvName, NameError, ProcessType, ReleaseVersion};
 use std::collections::BTreeMap;
 
@@ -24,8 +27,16 @@ pub struct Parts {
     pub image: Image,
     /// Global values already under the app's.
     pub config: BTreeMap<EnvName, String>,
+    /// Which of it is never shown, and files.
+    pub secrets: Secrets,
     /// From `app.json` or `CHECKS`.
     pub checks: BTreeMap<ProcessType, Vec<Check>>,
+    /// From `app.json`.
+    pub cron: Vec<CronTask>,
+    /// How many of each type are to run.
+    pub formation: Formation,
+    /// From `app.json`.
+    pub max_parallel: BTreeMap<ProcessType, u32>,
     /// Commit that was pushed.
     pub git_rev: Option<String>,
     /// Milliseconds since the Unix epoch.
@@ -44,7 +55,11 @@ pub fn release(app: &App, parts: Parts) -> Release {
         version: ReleaseVersion(app.next_version.max(1)),
         image: parts.image,
         config: parts.config,
+        secrets: parts.secrets,
         checks: parts.checks,
+        cron: parts.cron,
+        formation: parts.formation,
+        max_parallel: parts.max_parallel,
         git_rev: parts.git_rev,
         created_ms: parts.now_ms,
         by: parts.by,
@@ -156,10 +171,12 @@ fn spec(
         limits: limits(app, process),
         port: (process.is_web() && matches!(run, Process::Command { .. })).then(|| main_port(&release.image)),
         published: if first_web { app.published.clone() } else { Vec::new() },
-        checks: checks(release, process, run),
-        restart: app.restart,
-        stop: stop(app, &release.config),
+        checks: checks(app, release, process, run),
+        restart: app.restart_of(process),
+        stop: stop(app, process, &release.config),
         mounts: app.mounts.clone(),
+        once: None,
+        secrets: release.secrets.files.clone(),
     })
 }
 
@@ -200,14 +217,19 @@ pub fn one_off(
         published: Vec::new(),
         checks: Vec::new(),
         restart: RestartPolicy::Never,
-        stop: stop(app, &release.config),
+        stop: stop(app, process, &release.config),
         mounts: app.mounts.clone(),
+        once: None,
+        secrets: release.secrets.files.clone(),
         id,
     })
 }
 
-fn limits(app: &App, process: &ProcessType) -> Limits {
-    app.limits.get(process).cloned().unwrap_or_default()
+/// The type's own limits, else those for all types ([`berth_model::container::EVERY_TYPE`]), else the defaults.
+pub(crate) fn limits(app: &App, process: &ProcessType) -> Limits {
+    let every = app.limits.iter().find(|(name, _)| name.as_str() == EVERY_TYPE).map(|(_, limits)| limits);
+    let limits = app.limits.get(process).or(every).cloned().unwrap_or_default();
+    Limits { log_mib: app.logs.max_mib.unwrap_or(limits.log_mib), ..limits }
 }
 
 fn environment(
@@ -236,22 +258,39 @@ fn legacy_secs(config: &BTreeMap<EnvName, String>, name: &str) -> Option<u32> {
     legacy(config, name)?.parse().ok()
 }
 
-/// How long old containers may go on with what they have in flight after a swap, in seconds: `DOKKU_WAIT_TO_RETIRE`, else
-/// 60.
+/// How long old containers may go on with what they have in flight after a swap, in seconds: what the app's settings say,
+/// else `DOKKU_WAIT_TO_RETIRE`, else 60.
 #[must_use]
-pub fn wait_to_retire(config: &BTreeMap<EnvName, String>) -> u32 {
-    legacy_secs(config, "DOKKU_WAIT_TO_RETIRE").unwrap_or(60).min(3600)
+pub fn wait_to_retire(app: &App, config: &BTreeMap<EnvName, String>) -> u32 {
+    let said = app.deploy.wait_to_retire_secs.or_else(|| legacy_secs(config, "DOKKU_WAIT_TO_RETIRE"));
+    said.unwrap_or(DEFAULT_WAIT_TO_RETIRE_SECS).min(3600)
 }
 
-fn stop(app: &App, config: &BTreeMap<EnvName, String>) -> Stop {
-    let grace = legacy_secs(config, "DOKKU_DOCKER_STOP_TIMEOUT").map(|secs| secs.min(3600));
-    Stop { grace_secs: grace.unwrap_or(app.stop.grace_secs), ..app.stop.clone() }
+/// Whether the old containers of this type are to be gone before the new ones start: `checks:disable` said so, or the app
+/// writes to a directory of the node and asked for it.
+#[must_use]
+pub fn stops_first(app: &App, config: &BTreeMap<EnvName, String>, process: &ProcessType) -> bool {
+    let disabled = app.deploy.checks_disabled.has(process) || named(config, "DOKKU_CHECKS_DISABLED", process);
+    disabled || (app.deploy.volumes == Volumes::StopFirst && writes_to_the_node(app))
 }
 
-/// Whether `DOKKU_CHECKS_DISABLED` or `DOKKU_CHECKS_SKIPPED` names this process type, or everything.
-fn checks_off(config: &BTreeMap<EnvName, String>, process: &ProcessType) -> bool {
-    let names = ["DOKKU_CHECKS_DISABLED", "DOKKU_CHECKS_SKIPPED"];
-    names.iter().filter_map(|name| legacy(config, name)).any(|value| {
+/// Whether the app has a directory of the node that it may write to.
+#[must_use]
+pub fn writes_to_the_node(app: &App) -> bool {
+    app.mounts.iter().any(|mount| !mount.read_only)
+}
+
+/// What `ps:set` said of the type comes first, then `DOKKU_DOCKER_STOP_TIMEOUT`, then what it said of the app.
+fn stop(app: &App, process: &ProcessType, config: &BTreeMap<EnvName, String>) -> Stop {
+    let stop = app.stop_of(process);
+    let is_set = app.processes.stop_timeout_secs.contains_key(process);
+    let legacy = legacy_secs(config, "DOKKU_DOCKER_STOP_TIMEOUT").map(|secs| secs.min(3600));
+    Stop { grace_secs: legacy.filter(|_| !is_set).unwrap_or(stop.grace_secs), ..stop }
+}
+
+/// Whether a variable such as `DOKKU_CHECKS_SKIPPED` names this process type, or everything.
+fn named(config: &BTreeMap<EnvName, String>, name: &str, process: &ProcessType) -> bool {
+    legacy(config, name).is_some_and(|value| {
         value.split(',').map(str::trim).any(|item| {
             item == process.as_str()
                 || matches!(item.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "_all_")
@@ -259,11 +298,19 @@ fn checks_off(config: &BTreeMap<EnvName, String>, process: &ProcessType) -> bool
     })
 }
 
+/// Whether the app's settings or its config take the checks of this process type away.
+fn checks_off(app: &App, config: &BTreeMap<EnvName, String>, process: &ProcessType) -> bool {
+    app.deploy.checks_disabled.has(process)
+        || app.deploy.checks_skipped.has(process)
+        || ["DOKKU_CHECKS_DISABLED", "DOKKU_CHECKS_SKIPPED"].iter().any(|name| named(config, name, process))
+}
+
 /// The checks of one process type: its own, or the default; a type whose own checks only watch it once it runs gets the
 /// default for its start too, and so does `web` if they only run commands in it: a program that is well may not listen yet,
 /// and requests are about to come.
-fn checks(release: &Release, process: &ProcessType, run: &Process) -> Vec<Check> {
-    if matches!(run, Process::Static(_)) || checks_off(&release.config, process) {
+#[must_use]
+pub fn checks(app: &App, release: &Release, process: &ProcessType, run: &Process) -> Vec<Check> {
+    if matches!(run, Process::Static(_)) || checks_off(app, &release.config, process) {
         return Vec::new();
     }
     let mut checks = release.checks.get(process).cloned().unwrap_or_default();

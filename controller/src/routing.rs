@@ -6,12 +6,12 @@
 use crate::platform::{Pages, ProxyCommon};
 use berth_model::container::{ContainerSpec, ContainerState, ContainerStatus};
 use berth_model::image::Process;
-use berth_model::policy::{PathRoute, Policy, Rules};
+use berth_model::policy::{PathRoute, Policy, Rules, Share};
 use berth_model::ports::{HttpPort, PortMapping, PortRoutes, Scheme, TlsRoute, UdpRoute};
 use berth_model::proxy_settings::{networks, policy};
 use berth_model::release::App;
 use berth_model::route::{Backend, HttpRoute, RouteTable, Target, TcpRoute};
-use berth_model::{AppName, ContainerId, HostPattern, ReleaseVersion};
+use berth_model::{AppName, ContainerId, HostPattern, NodeName, ReleaseVersion};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -26,17 +26,46 @@ pub struct Serving<'a> {
     pub release: Option<ReleaseVersion>,
     /// Its `web` containers that may get traffic, ready or not.
     pub web: Vec<&'a ContainerSpec>,
+    /// A release that is on trial beside it.
+    pub trial: Option<Trial<'a>>,
+    /// It has no `web` for a moment only: requests wait for it.
+    pub waits: bool,
+    /// What its containers answer is counted one by one.
+    pub counted: bool,
 }
+
+/// A release on trial.
+#[derive(Clone, Debug)]
+pub struct Trial<'a> {
+    /// Its share of the requests, in percent.
+    pub percent: u8,
+    /// Its `web` containers, ready or not.
+    pub web: Vec<&'a ContainerSpec>,
+}
+
+/// How long requests wait for an app whose old containers stop before the new ones start, in milliseconds.
+const HOLD_MS: u64 = 30_000;
 
 /// What the nodes say of every container.
 pub trait Health {
     /// Of this one; `None` if no node has it.
     fn status(&self, id: &ContainerId) -> Option<&ContainerStatus>;
+    /// Of this one, by every node that has it: files of static sites are on all of them.
+    fn everywhere(&self, id: &ContainerId) -> Vec<(&NodeName, &ContainerStatus)>;
+
+    /// Whether that was said by a node which has been silent for so long that it is lost.
+    fn is_doubtful(&self, _id: &ContainerId) -> bool {
+        false
+    }
 }
 
 impl Health for BTreeMap<ContainerId, ContainerStatus> {
     fn status(&self, id: &ContainerId) -> Option<&ContainerStatus> {
         self.get(id)
+    }
+
+    fn everywhere(&self, _: &ContainerId) -> Vec<(&NodeName, &ContainerStatus)> {
+        Vec::new()
     }
 }
 
@@ -87,7 +116,8 @@ pub fn routes(serving: &[Serving<'_>], health: &impl Health) -> RouteTable {
         }
         for mapping in one.app.ports.iter().filter(|mapping| !mapping.is_main()) {
             let port = mapping.port;
-            let raw = || backends(one, health, Some(mapping));
+            // Bytes and datagrams know no shares: all of them go to the release that serves.
+            let raw = || backends(one, health, Some(mapping), false);
             let app = || one.app.name.clone();
             match mapping.scheme {
                 Scheme::Tcp => {
@@ -108,7 +138,7 @@ pub fn routes(serving: &[Serving<'_>], health: &impl Health) -> RouteTable {
                     }
                 }
                 Scheme::Http | Scheme::Https | Scheme::Grpc | Scheme::Grpcs => {
-                    let target = Target::Backends { backends: raw() };
+                    let target = Target::Backends { backends: backends(one, health, Some(mapping), true) };
                     let secure = mapping.scheme.is_secure();
                     let (known, hosts) = ports.http.entry(port).or_insert_with(|| (secure, BTreeMap::new()));
                     for host in one.hosts.iter().filter(|_| *known == secure) {
@@ -170,6 +200,14 @@ pub fn rules(serving: &[Serving<'_>], health: &impl Health, common: &ProxyCommon
         // A name that was taken away from the app since must not be where everybody is sent.
         let leads_here = |host: &str| one.hosts.iter().any(|own| own.as_str() == host || own.covers(host));
         policy.canonical_host = policy.canonical_host.filter(|host| leads_here(host));
+        if let Some(trial) = &one.trial {
+            let containers = trial.web.iter().map(|spec| spec.id.clone()).collect();
+            policy.balance.shares = vec![Share { weight: u32::from(trial.percent), containers }];
+        }
+        policy.balance.counted = one.counted;
+        if one.waits {
+            policy.hold_ms = policy.hold_ms.max(HOLD_MS);
+        }
         if policy.balance.sticky {
             rules.cookie_key = common.cookie_key.clone();
         }
@@ -202,25 +240,35 @@ fn by_status(pages: &Pages) -> BTreeMap<u16, String> {
 }
 
 fn target(one: &Serving<'_>, main: Option<&PortMapping>, health: &impl Health) -> Target {
-    let Some(first) = one.web.first() else { return Target::NoWeb };
+    let Some(first) = one.web.first() else {
+        return if one.waits { Target::Backends { backends: Vec::new() } } else { Target::NoWeb };
+    };
     if let Process::Static(site) = &first.run {
-        let root = one
-            .web
-            .iter()
-            .filter_map(|spec| health.status(&spec.id))
-            .filter(|status| is_ready(status))
-            .find_map(|status| Some((status.static_root.clone()?, status.static_rules.clone())));
+        let copies = one.web.iter().flat_map(|spec| health.everywhere(&spec.id));
+        let roots: BTreeMap<_, _> = copies
+            .filter(|(_, status)| is_ready(status))
+            .filter_map(|(node, status)| Some((node.clone(), status.static_root.clone()?)))
+            .collect();
+        let statuses = one.web.iter().filter_map(|spec| health.status(&spec.id));
+        let mut ready = statuses.filter(|status| is_ready(status));
+        let root = ready.find_map(|status| Some((status.static_root.clone()?, status.static_rules.clone())));
         return match root {
-            Some((root, rules)) => Target::Static { root, spa_fallback: site.spa_fallback, rules },
+            Some((root, rules)) => Target::Static { root, roots, spa_fallback: site.spa_fallback, rules },
             None => Target::Backends { backends: Vec::new() },
         };
     }
-    Target::Backends { backends: backends(one, health, main) }
+    Target::Backends { backends: backends(one, health, main, true) }
 }
 
 /// The ready containers: at the port that `mapping` leads to, or where they listen by themselves.
-fn backends(one: &Serving<'_>, health: &impl Health, mapping: Option<&PortMapping>) -> Vec<Backend> {
-    let ready = one.web.iter().filter_map(|spec| {
+fn backends(
+    one: &Serving<'_>,
+    health: &impl Health,
+    mapping: Option<&PortMapping>,
+    with_trial: bool,
+) -> Vec<Backend> {
+    let on_trial = one.trial.iter().filter(|_| with_trial).flat_map(|trial| &trial.web);
+    let ready = one.web.iter().chain(on_trial).filter_map(|spec| {
         let status = health.status(&spec.id).filter(|status| is_ready(status))?;
         let port = mapping.map(|mapping| mapping.container_port).or(spec.port)?;
         Some(Backend {
@@ -232,6 +280,10 @@ fn backends(one: &Serving<'_>, health: &impl Health, mapping: Option<&PortMappin
         })
     });
     let mut ready: Vec<_> = ready.collect();
+    // A lost node may be dead, or only out of the controller's sight: what it had gets traffic if there is nothing else.
+    if ready.iter().any(|backend| !health.is_doubtful(&backend.container)) {
+        ready.retain(|backend| !health.is_doubtful(&backend.container));
+    }
     ready.sort_by(|a, b| a.container.cmp(&b.container));
     ready
 }

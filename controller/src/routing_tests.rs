@@ -13,7 +13,11 @@ fn specs(count: u32) -> Vec<ContainerSpec> {
     let parts = Parts {
         image: image(&["web"]),
         config: BTreeMap::new(),
+        secrets: Default::default(),
         checks: BTreeMap::new(),
+        cron: Vec::new(),
+        formation: Default::default(),
+        max_parallel: BTreeMap::new(),
         git_rev: None,
         now_ms: 0,
         by: "a".into(),
@@ -57,6 +61,19 @@ fn an_app_answers_at_its_default_and_its_own_names() {
     assert_eq!(names(&named), ["shop.example.org", "www.example.com"]);
 }
 
+/// An app with these `web` containers, as routing sees it.
+fn serving<'a>(app: &'a App, web: &'a [ContainerSpec]) -> Serving<'a> {
+    Serving {
+        app,
+        hosts: hosts(app, &global()),
+        release: None,
+        web: web.iter().collect(),
+        trial: None,
+        waits: false,
+        counted: false,
+    }
+}
+
 #[test]
 fn only_ready_containers_get_traffic() {
     let (app, specs) = (app(), specs(4));
@@ -64,8 +81,7 @@ fn only_ready_containers_get_traffic() {
     health.insert(specs[0].id.clone(), running(true));
     health.insert(specs[1].id.clone(), running(false));
     health.insert(specs[2].id.clone(), status(ContainerState::Starting { since_ms: 0 }));
-    let serving =
-        Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
+    let serving = serving(&app, &specs);
     let table = routes(&[serving], &health);
     let Target::Backends { backends } = &table.http[0].target else { panic!("{table:?}") };
     let expected = Backend {
@@ -81,10 +97,9 @@ fn only_ready_containers_get_traffic() {
 #[test]
 fn an_app_without_web_says_so_and_one_whose_web_is_not_ready_waits() {
     let (app, specs) = (app(), specs(1));
-    let none = Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: Vec::new() };
+    let none = serving(&app, &[]);
     assert_eq!(routes(&[none], &BTreeMap::new()).http[0].target, Target::NoWeb);
-    let unready =
-        Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
+    let unready = serving(&app, &specs);
     assert_eq!(
         routes(&[unready], &BTreeMap::new()).http[0].target,
         Target::Backends { backends: Vec::new() }
@@ -101,10 +116,10 @@ fn a_static_site_is_served_from_where_its_node_has_it() {
     });
     let ready = ContainerStatus { static_root: Some("/data/layer/app/public".into()), ..running(true) };
     let health = BTreeMap::from([(specs[0].id.clone(), ready)]);
-    let serving =
-        Serving { app: &app, hosts: hosts(&app, &global()), release: None, web: specs.iter().collect() };
+    let serving = serving(&app, &specs);
     let table = routes(&[serving], &health);
     let expected = Target::Static {
+        roots: BTreeMap::new(),
         root: "/data/layer/app/public".into(),
         spa_fallback: true,
         rules: Default::default(),
@@ -119,7 +134,7 @@ fn one_host_and_one_port_belong_to_the_older_app() {
     let specs = specs(1);
     let health = BTreeMap::from([(specs[0].id.clone(), running(true))]);
     let host = vec![HostPattern::parse("same.test").expect("valid")];
-    let one = |app| Serving { app, hosts: host.clone(), release: None, web: specs.iter().collect() };
+    let one = |app| Serving { hosts: host.clone(), ..serving(app, &specs) };
     for order in [[one(&old), one(&young)], [one(&young), one(&old)]] {
         let table = routes(&order, &health);
         assert_eq!((table.http.len(), table.tcp.len()), (1, 1));
@@ -141,12 +156,8 @@ fn further_ports_lead_by_host_name_and_datagram() {
     let specs = specs(1);
     let health = BTreeMap::from([(specs[0].id.clone(), running(true))]);
     let host = |name: &str| vec![HostPattern::parse(name).expect("valid")];
-    let serving = [(&first, "one.test"), (&second, "two.test")].map(|(app, name)| Serving {
-        app,
-        hosts: host(name),
-        release: None,
-        web: specs.iter().collect(),
-    });
+    let serving = [(&first, "one.test"), (&second, "two.test")]
+        .map(|(app, name)| Serving { hosts: host(name), ..serving(app, &specs) });
     let table = routes(&serving, &health);
     let backend = |target: &Target| match target {
         Target::Backends { backends } => (backends[0].address.port(), backends[0].protocol),

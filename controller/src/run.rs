@@ -5,7 +5,10 @@
 
 use crate::options::Options;
 use crate::platform::Platform;
-use crate::{api, build, certs, deploy, git, housekeeping, nodes, registry, tls};
+use crate::{
+    alerts, api, build, certs, cluster, controllers, cron, deploy, ending, git, housekeeping, metrics, nodes,
+    registry, runs, tls,
+};
 use anyhow::{Context, anyhow};
 use berth_model::api::ApiError;
 use nix::fcntl::{Flock, FlockArg};
@@ -22,22 +25,50 @@ use tokio_util::sync::CancellationToken;
 /// Errors: another controller runs on this directory, its state cannot be used, an address is taken, or a part of it ended
 /// unexpectedly.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    if let Some(several) = options.several.clone() {
+        return controllers::run(options, several, stop).await;
+    }
     let opened = options.clone();
     let (platform, _lock) = tokio::task::spawn_blocking(move || open(opened)).await??;
+    let listeners = Listeners::bind(&options).await?;
+    lead(platform, listeners, stop).await
+}
+
+/// Where the network is listened to.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) api: TcpListener,
+    pub(crate) ssh: TcpListener,
+}
+
+impl Listeners {
+    /// As the options say.
+    pub(crate) async fn bind(options: &Options) -> anyhow::Result<Self> {
+        let api = listen(options.api, "the API").await?;
+        Ok(Self { api, ssh: listen(options.ssh, "SSH").await? })
+    }
+}
+
+/// Does all that a controller does, until `stop` fires.
+pub(crate) async fn lead(
+    platform: Platform,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let options = platform.options().clone();
+    let Listeners { api: tcp, ssh } = listeners;
     let tls = tls::server_config(&options)?;
-    let tcp = listen(options.api, "the API").await?;
-    let ssh = listen(options.ssh, "SSH").await?;
     let told = |error: ApiError| anyhow!(error.message);
     git::repository::prepare(&platform).map_err(told).context("cannot prepare git")?;
     build::history::conclude_interrupted(&platform).await.map_err(told).context("cannot load the builds")?;
+    runs::load(&platform).await.map_err(told).context("cannot load the one-off containers")?;
     // Everything is loaded before a node or proxy can ask: half of the state would stop containers.
     deploy::start(&platform, &stop).await.map_err(told).context("cannot load what is to run")?;
     certs::start(&platform, &stop).await.context("cannot load the certificates")?;
 
     let pushes = platform.pushes().clone();
-    let internal = nodes::router(platform.clone())
-        .merge(registry::router(platform.registry().clone()))
-        .merge(git::hook::router(platform.clone(), pushes.clone()));
+    let shared = nodes::router(platform.clone()).merge(registry::router(platform.registry().clone()));
+    let internal = shared.clone().merge(git::hook::router(platform.clone(), pushes.clone()));
     let local = api::local(&platform);
     let git_http = git::http::router(platform.clone(), pushes.clone());
     let git_http = git_http.merge(git::lfs_http::router(platform.clone(), pushes.clone()));
@@ -46,8 +77,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let local_socket = bind(&options.api_socket())?;
 
     let mut parts = JoinSet::new();
+    parts.spawn(endless(resume_rotation(platform.clone(), stop.clone())));
     parts.spawn(git::ssh::serve(platform.clone(), pushes, ssh, stop.clone()));
     parts.spawn(endless(housekeeping::run(platform.clone(), stop.clone())));
+    parts.spawn(endless(ending::run(platform.clone(), stop.clone())));
+    parts.spawn(endless(runs::keep(platform.clone(), stop.clone())));
+    parts.spawn(endless(cron::run(platform.clone(), stop.clone())));
+    parts.spawn(endless(metrics::run(platform.clone(), stop.clone())));
+    parts.spawn(endless(alerts::run(platform.clone(), stop.clone())));
+    parts.spawn(endless(nodes::kept::run(platform.clone(), stop.clone())));
+    parts.spawn(endless(cluster::run(platform.clone(), shared, stop.clone())));
     parts.spawn(endless(api::serve::unix(internal_socket, internal, stop.clone())));
     parts.spawn(endless(api::serve::unix(local_socket, local, stop.clone())));
     parts.spawn(endless(api::serve::tcp(tcp, tls, remote, stop.clone())));
@@ -70,23 +109,37 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     result
 }
 
+/// A rotation of the key that was cut short goes on by itself.
+async fn resume_rotation(platform: Platform, stop: CancellationToken) {
+    if let Err(error) = platform.resume_rotation().await {
+        tracing::error!(%error, "values could not all be sealed under the new key; both keys are kept until the next start");
+    }
+    stop.cancelled().await;
+}
+
 async fn endless(serving: impl Future<Output = ()>) -> anyhow::Result<()> {
     serving.await;
     Ok(())
 }
 
-async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("cannot listen on {address} for {what}; is the port taken?"))
 }
 
 fn open(options: Options) -> anyhow::Result<(Platform, Flock<File>)> {
-    let dir = options.controller_dir();
-    crate::platform::make_private_dir(&options.data)?;
-    crate::platform::make_private_dir(&dir)?;
-    let lock = lock(&dir)?;
+    let lock = prepare(&options)?;
     let platform = Platform::open(options)?;
     Ok((platform, lock))
+}
+
+/// Makes the directories and takes the lock: one controller a directory.
+pub(crate) fn prepare(options: &Options) -> anyhow::Result<Flock<File>> {
+    let dir = options.controller_dir();
+    crate::platform::make_private_dir(&options.data)?;
+    crate::platform::make_private_dir(&options.run_dir())?;
+    crate::platform::make_private_dir(&dir)?;
+    lock(&dir)
 }
 
 fn lock(dir: &Path) -> anyhow::Result<Flock<File>> {
@@ -98,6 +151,6 @@ fn lock(dir: &Path) -> anyhow::Result<Flock<File>> {
         .with_context(|| format!("another controller already runs on {}; stop it first", dir.display()))
 }
 
-fn bind(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
+pub(crate) fn bind(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
     berth_wire::bind_unix(path, 0o600).with_context(|| format!("cannot listen on {}", path.display()))
 }

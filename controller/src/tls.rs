@@ -3,7 +3,7 @@
 //! In: the directory. Out: a TLS configuration for TLS 1.2 and 1.3. Keys are files of mode 0600.
 
 use crate::options::Options;
-use crate::secrets::write_private;
+use berth_wire::write_private;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -87,6 +87,7 @@ fn make(options: &Options, certificate: &Path, key: &Path) -> Result<(), TlsErro
     let mut names = vec!["localhost".to_owned(), options.domain.as_str().to_owned()];
     names.push("127.0.0.1".to_owned());
     names.push("::1".to_owned());
+    names.extend(options.several.as_ref().map(|several| several.advertise.clone()));
     let address = options.api.ip();
     if !address.is_unspecified() && !address.is_loopback() {
         names.push(address.to_string());

@@ -3,8 +3,10 @@
 //! In: [`TrafficReport`]s, the time. Out: [`Traffic`] for people and the dashboard. A report counts for the second in which
 //! it comes; several proxies' are added up. It is for looking at: what was told while no controller ran is not in it.
 
-use berth_model::AppName;
-use berth_model::traffic::{AppTraffic, Latencies, Traffic, TrafficNow, TrafficPoint, TrafficReport};
+use berth_model::traffic::{
+    AppTraffic, ContainerAnswers, Latencies, Traffic, TrafficNow, TrafficPoint, TrafficReport,
+};
+use berth_model::{AppName, ContainerId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const KEPT: i64 = 60;
 /// Seconds that `now` spans.
 const NOW: i64 = 10;
+/// Seconds that one tally of a container spans.
+const TALLY: i64 = 10;
 /// Seconds after which what a silent proxy had under way is forgotten.
 const SILENCE: i64 = 10;
 
@@ -22,6 +26,8 @@ pub struct Histories(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     apps: BTreeMap<AppName, History>,
+    /// Answers of single containers: one entry for each ten seconds, and when they began.
+    containers: BTreeMap<ContainerId, VecDeque<(i64, ContainerAnswers)>>,
     swept: i64,
 }
 
@@ -68,8 +74,23 @@ impl Histories {
         for (app, traffic) in &report.apps {
             state.apps.entry(app.clone()).or_default().add(&report.proxy, traffic, now);
         }
+        for (id, answers) in &report.containers {
+            let spans = state.containers.entry(id.clone()).or_default();
+            let at = now - now.rem_euclid(TALLY);
+            match spans.back_mut().filter(|(last, _)| *last >= at) {
+                Some((_, last)) => {
+                    last.requests = last.requests.saturating_add(answers.requests);
+                    last.errors = last.errors.saturating_add(answers.errors);
+                }
+                None => spans.push_back((at, *answers)),
+            }
+        }
         if now - state.swept >= KEPT {
             state.swept = now;
+            state.containers.retain(|_, spans| {
+                spans.retain(|(at, _)| *at > now - KEPT);
+                !spans.is_empty()
+            });
             state.apps.retain(|_, history| {
                 history.forget(now);
                 !history.minutes.is_empty() || history.in_flight(now) > 0
@@ -112,6 +133,20 @@ impl Histories {
     #[must_use]
     pub fn all(&self, now: i64) -> Vec<TrafficNow> {
         self.state().apps.iter().map(|(app, history)| history.shown(app, now)).collect()
+    }
+
+    /// What these containers answered in the last minute, where it is counted.
+    #[must_use]
+    pub fn answers<'a>(&self, ids: impl Iterator<Item = &'a ContainerId>, now: i64) -> ContainerAnswers {
+        let state = self.state();
+        let mut sum = ContainerAnswers::default();
+        for (at, answers) in ids.filter_map(|id| state.containers.get(id)).flatten() {
+            if *at > now - KEPT {
+                sum.requests = sum.requests.saturating_add(answers.requests);
+                sum.errors = sum.errors.saturating_add(answers.errors);
+            }
+        }
+        sum
     }
 
     /// The app is gone; another of its name begins anew.
@@ -252,7 +287,12 @@ mod tests {
             ..AppTraffic::default()
         };
         let app = AppName::parse("app").expect("valid");
-        TrafficReport { proxy: proxy.to_owned(), span_ms: 1000, apps: BTreeMap::from([(app, traffic)]) }
+        TrafficReport {
+            proxy: proxy.to_owned(),
+            span_ms: 1000,
+            apps: BTreeMap::from([(app, traffic)]),
+            containers: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -346,3 +346,53 @@ fn the_checked_in_description_is_the_real_one() {
         "docs/openapi.json is out of date; run: UPDATE_OPENAPI=1 cargo test -p berth-controller --test api_apps"
     );
 }
+
+#[tokio::test]
+async fn whom_an_app_keeps_apart_from_follows_the_names() {
+    let controller = Controller::start().await;
+    for name in ["shop", "cache", "db"] {
+        controller.create(name).await;
+    }
+    let set = async |app: &str, body: serde_json::Value| {
+        controller.call("PATCH", &format!("/v1/apps/{app}/processes"), Some(body)).await
+    };
+    let settings = async |app: &str| controller.get(&format!("/v1/apps/{app}/ps")).await.json();
+    for (whom, said) in [
+        ("nobody", "there is no app nobody"),
+        ("shop", "cannot keep apart from itself"),
+        ("cache@rack", "after @ comes node or zone"),
+    ] {
+        let refused = set("shop", json!({"apart_from": whom})).await;
+        assert_eq!((refused.status, refused.code().as_str()), (StatusCode::BAD_REQUEST, "invalid"), "{whom}");
+        assert!(refused.text().contains(said), "{}", refused.text());
+    }
+    // Nothing of a change is made if a part of it is refused.
+    assert_ne!(set("shop", json!({"apart_from": "db", "spread": "wide"})).await.status, StatusCode::OK);
+    assert_eq!(settings("shop").await["settings"]["apart_from"], json!(null));
+    assert_eq!(set("shop", json!({"apart_from": "db,cache@zone"})).await.end(), "done");
+    let own = json!({"process": "worker", "rather_apart_from": "shop:web"});
+    assert_eq!(set("shop", own).await.end(), "done");
+    assert_eq!(settings("shop").await["settings"]["apart_from"], "cache@zone,db");
+    let cache = settings("cache").await;
+    assert!(cache["remarks"].to_string().contains("shop keeps apart from it"), "{cache}");
+
+    controller.call("POST", "/v1/apps/cache/rename", Some(json!({"to": "hot"}))).await.end();
+    controller.call("POST", "/v1/apps/shop/rename", Some(json!({"to": "store"}))).await.end();
+    let after = settings("store").await;
+    assert_eq!(after["settings"]["apart_from"], "db,hot@zone");
+    assert_eq!(after["settings"]["by_process"]["worker"]["rather-apart-from"], "store:web");
+    controller.call("POST", "/v1/apps/store/clone", Some(json!({"to": "copy"}))).await.end();
+    let copy = settings("copy").await;
+    assert_eq!(copy["settings"]["apart_from"], "db,hot@zone");
+    assert_eq!(copy["settings"]["by_process"]["worker"]["rather-apart-from"], "copy:web");
+
+    controller.call("DELETE", "/v1/apps/db", None).await.end();
+    assert_eq!(settings("store").await["settings"]["apart_from"], "hot@zone");
+    controller.call("DELETE", "/v1/apps/hot", None).await.end();
+    assert_eq!(settings("store").await["settings"]["apart_from"], json!(null));
+    // Whoever takes the name later was never meant.
+    controller.create("db").await;
+    assert_eq!(settings("db").await["remarks"].as_array().map_or(0, Vec::len), 0);
+    controller.call("DELETE", "/v1/apps/store", None).await.end();
+    assert!(controller.platform.store().list("apart/store").await.expect("the store").is_empty());
+}

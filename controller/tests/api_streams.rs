@@ -10,6 +10,7 @@ use axum::routing::get;
 use berth_controller::deploy::{AppPlan, Planned, Role};
 use berth_controller::{api, tls};
 use berth_model::api::{ErrorCode, Progress, VersionInfo};
+use berth_model::container::LogLine;
 use berth_model::{ContainerId, NodeName, ProcessType};
 use berth_wire::{Client, Endpoint, Frame, WireError, read_frame, write_frame};
 use common::{Controller, app_name};
@@ -56,15 +57,15 @@ fn serve_fake_agent(controller: &Controller) {
     }
     async fn logs(Query(query): Query<HashMap<String, String>>) -> String {
         let query: BTreeMap<_, _> = query.into_iter().collect();
-        format!("{}\n", json!(query))
+        let line = json!({"at_us": 1, "app": "hello", "process": "web", "ordinal": 1, "container": "hello.web.1.x",
+            "stream": "stdout", "text": json!(query).to_string()});
+        format!("{line}\n")
     }
     let router = Router::new()
         .route("/v1/run", get(stream))
         .route("/v1/exec", get(stream))
         .route("/v1/logs", get(logs));
-    let listener =
-        berth_wire::bind_unix(&controller.platform.options().agent_socket(), 0o600).expect("bound");
-    tokio::spawn(api::serve::unix(listener, router, controller.stop.clone()));
+    controller.serve_agent(router);
 }
 
 async fn talk(client: &Client, path: &str, request: Value) -> Vec<Frame> {
@@ -126,12 +127,16 @@ async fn enter_finds_the_container_that_serves() {
     let run = release.image.processes[&ProcessType::web()].clone();
     let spec =
         berth_controller::release::one_off(&app, &release, &ProcessType::web(), run, "k7").expect("a spec");
-    let planned =
-        Planned { node: NodeName::parse("n1").expect("valid"), spec: spec.clone(), role: Role::Serving };
+    let planned = Planned {
+        node: NodeName::parse("n1").expect("valid"),
+        spec: spec.clone(),
+        role: Role::Serving,
+        stands_for: None,
+    };
     let containers: BTreeMap<ContainerId, Planned> = BTreeMap::from([(spec.id.clone(), planned)]);
     let deploys = controller.platform.deploys();
     let step =
-        deploys.step(&controller.platform, &app.name, |_| AppPlan { containers, operation: None }).await;
+        deploys.step(&controller.platform, &app.name, |_| AppPlan { containers, ..AppPlan::default() }).await;
     step.expect("planned");
 
     let request = |ordinal: u32| json!({"process": "web", "ordinal": ordinal, "argv": ["sh"], "tty": null});
@@ -155,8 +160,9 @@ async fn logs_are_the_agents_with_what_was_asked() {
         .lines(http::Method::GET, "/v1/apps/hello/logs?process=web&lines=5&follow=true", None::<&()>)
         .await
         .expect("an answer");
-    let asked: Value = lines.next().await.expect("a line").expect("one");
-    assert_eq!(asked, json!({"app": "hello", "process": "web", "lines": "5", "follow": "true"}));
+    let asked: LogLine = lines.next().await.expect("a line").expect("one");
+    let asked: Value = serde_json::from_str(&asked.text).expect("JSON");
+    assert_eq!(asked, json!({"app": "hello", "process": "web", "lines": "5", "follow": "false"}));
     let missing = client.get::<Value>("/v1/apps/none/logs").await.expect_err("no such app");
     assert!(matches!(missing, WireError::Refused { body, .. } if body.code == ErrorCode::AppNotFound));
 }

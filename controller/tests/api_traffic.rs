@@ -2,6 +2,9 @@
 
 mod common;
 
+use axum::Router;
+use axum::extract::Query;
+use axum::routing::get;
 use berth_controller::{api, nodes};
 use berth_model::route::TRAFFIC_PATH;
 use berth_wire::{Client, Endpoint};
@@ -9,6 +12,7 @@ use common::{Controller, ask, request};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// As a proxy does it.
 async fn report(controller: &Controller, app: &str) {
@@ -67,43 +71,33 @@ async fn traffic_streams_as_lines_and_as_events() {
     assert!(text.starts_with("data: {") && text.ends_with("}\n\n"), "{text}");
 }
 
+/// An agent whose access log says what it was asked for.
+fn serve_fake_agent(controller: &Controller) {
+    async fn log(Query(query): Query<BTreeMap<String, String>>) -> String {
+        format!("{}\n", json!(query))
+    }
+    let router = Router::new().route("/v1/access-log", get(log));
+    controller.serve_agent(router);
+}
+
 #[tokio::test]
-async fn the_access_log_comes_as_lines_and_goes_on() {
-    use std::io::Write;
+async fn the_access_log_is_what_the_agents_say() {
     let controller = Controller::start().await;
     controller.create("hello").await;
-    controller.create("other").await;
-    let path = controller.platform.options().access_log_file();
-    assert_eq!(controller.get("/v1/access-log").await.text(), "", "no proxy has run here");
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-    let write = |text: &str| {
-        let mut file = std::fs::File::options().create(true).append(true).open(&path).expect("opens");
-        file.write_all(text.as_bytes()).expect("writes");
-    };
-    let line = |app: &str, status: u16| {
-        format!("{{\"time\":\"t\",\"app\":\"{app}\",\"status\":{status},\"sent\":1}}\n")
-    };
-    write(&(line("hello", 200) + &line("other", 200) + &line("hello", 502) + &line("hello", 404)));
-    let get = async |path: &str| controller.get(path).await.text();
-    assert_eq!(get("/v1/apps/hello/access-log?lines=2").await, line("hello", 502) + &line("hello", 404));
-    assert_eq!(get("/v1/apps/hello/access-log?errors=true").await, line("hello", 502));
-    assert_eq!(get("/v1/access-log?lines=10").await.lines().count(), 4);
+    assert_eq!(controller.get("/v1/access-log").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    serve_fake_agent(&controller);
+    let asked =
+        |lines: &str, errors: &str, follow: &str| json!({"lines": lines, "errors": errors, "follow": follow});
+    assert_eq!(controller.get("/v1/access-log").await.json(), asked("100", "false", "false"));
+    let mut of_app = asked("2", "true", "false");
+    of_app["app"] = json!("hello");
+    assert_eq!(controller.get("/v1/apps/hello/access-log?errors=true&lines=2").await.json(), of_app);
+    assert_eq!(controller.get("/v1/access-log?lines=0").await.text(), "");
     assert_eq!(controller.get("/v1/access-log?lines=10001").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(controller.get("/v1/apps/none/access-log").await.status, StatusCode::NOT_FOUND);
-    let answer = client(&controller)
-        .call(Method::GET, "/v1/apps/hello/access-log?lines=1&follow=true", None::<&()>)
-        .await
-        .expect("an answer");
-    let mut body = answer.into_body();
-    let mut seen = String::new();
-    let wanted = line("hello", 404) + &line("hello", 201);
-    let mut written = false;
-    while seen != wanted {
-        let frame = body.frame().await.expect("it goes on").expect("no error");
-        seen.push_str(std::str::from_utf8(&frame.into_data().expect("data")).expect("text"));
-        assert!(wanted.starts_with(&seen), "{seen}");
-        if !std::mem::replace(&mut written, true) {
-            write(&(line("other", 200) + &line("hello", 201)));
-        }
-    }
+    let client = client(&controller);
+    let answer = client.call(Method::GET, "/v1/access-log?lines=1&follow=true", None::<&()>);
+    let body = answer.await.expect("an answer").into_body().collect().await.expect("whole").to_bytes();
+    let line: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(line, asked("1", "false", "true"));
 }

@@ -4,6 +4,7 @@
 //! `failed`. Everything else answers JSON; errors are [`ApiError`].
 
 use crate::container::{ContainerStatus, Limits, Mount};
+use crate::processes::{AppLife, ProcessSettings};
 use crate::registry::RegistryServer;
 use crate::release::Formation;
 use crate::{AppName, BuildId, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
@@ -77,6 +78,25 @@ pub enum Progress {
         /// Why.
         error: ApiError,
     },
+}
+
+/// One of `GET /v1/controllers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ControllerInfo {
+    /// Its name: host and port of its API.
+    pub name: String,
+    /// Where users and the other controllers reach it.
+    pub host: String,
+    /// The port of its API.
+    pub api_port: u16,
+    /// The port of its SSH server.
+    pub ssh_port: u16,
+    /// Whether it is the one that decides; the others pass connections on to it.
+    pub leads: bool,
+    /// Its version.
+    pub version: String,
+    /// Since when it is there, in milliseconds of the Unix epoch.
+    pub since_ms: i64,
 }
 
 /// `GET /v1/version`.
@@ -358,6 +378,9 @@ pub struct AppInfo {
     pub ports: Vec<crate::ports::PortMapping>,
     /// Limits by process type, where they differ from the defaults.
     pub limits: BTreeMap<ProcessType, Limits>,
+    /// Its lock, and its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<AppLife>,
 }
 
 /// `PATCH /v1/apps/{app}`: what is absent stays. Answers [`Progress`], for it restarts what it must.
@@ -398,8 +421,11 @@ pub struct PatchApp {
     pub mounts: Option<Vec<Mount>>,
     /// New list of ports of the proxy that lead to the app.
     pub ports: Option<Vec<crate::ports::PortMapping>>,
-    /// New limits of these process types.
+    /// New limits of these process types; `_default_` is every type without limits of its own.
     pub limits: Option<BTreeMap<ProcessType, Limits>>,
+    /// These process types have no limits of their own any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clear_limits: Vec<ProcessType>,
 }
 
 /// `GET /v1/apps/{app}/config`, `GET /v1/config`.
@@ -423,6 +449,13 @@ pub struct PatchConfig {
     /// Only store; do not restart.
     #[serde(default)]
     pub no_restart: bool,
+    /// What is set is never shown again, only used. What is so already stays so until it is unset.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
+    /// Set these as files below `/run/secrets`; the bytes as base64.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub files: crate::secrets::SecretFiles,
 }
 
 /// `POST /v1/apps/{app}/scale`. Answers [`Progress`].
@@ -443,6 +476,9 @@ pub struct ProcessSelection {
     /// Only this type.
     #[serde(default)]
     pub process: Option<ProcessType>,
+    /// With a type, and only for a restart: only this one of it, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<u32>,
 }
 
 /// `GET /v1/apps/{app}/ps`.
@@ -456,8 +492,14 @@ pub struct PsReport {
     pub formation: Formation,
     /// Such as `on-failure:10`.
     pub restart_policy: String,
+    /// How processes are stopped, and who says how many run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ProcessSettings>,
     /// Every container it has or should have.
     pub containers: Vec<PsContainer>,
+    /// What Berth did by itself, and what is on trial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// One container in a [`PsReport`].
@@ -611,6 +653,96 @@ pub struct NodeInfo {
     pub capacity: crate::node::Capacity,
     /// Containers placed on it.
     pub containers: usize,
+    /// What it is short of.
+    #[serde(default)]
+    pub pressure: crate::node::Pressure,
+    /// It joined over the network; else it is the controller's own machine.
+    #[serde(default)]
+    pub joined: bool,
+    /// When it became a node; milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub joined_ms: i64,
+    /// Where other nodes reach it.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<std::net::IpAddr>,
+    /// The addresses of its containers.
+    #[serde(default)]
+    pub subnet: Option<String>,
+    /// To how many other nodes its containers' packets go in which way.
+    #[serde(default)]
+    pub overlay: crate::network::Ways,
+    /// What is wrong with the way to other nodes, or why it is not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_note: Option<String>,
+    /// What apps choose nodes by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// It gets no new containers.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// It is being emptied.
+    #[serde(default)]
+    pub draining: bool,
+    /// What apps may reserve of it, where that is not all it has.
+    #[serde(default)]
+    pub offered: crate::node::Offered,
+    /// Its volumes of a restored backup that it has not got back yet, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes_waiting: Option<String>,
+}
+
+/// `PATCH /v1/nodes/{node}`: what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetNode {
+    /// Labels by name; `null` takes one away.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Whether it gets no new containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordoned: Option<bool>,
+    /// Thousandths of a CPU that apps may reserve; 0 for all that the machine has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// MiB of memory that apps may reserve; 0 for all that the machine has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+}
+
+/// `POST /v1/node-tokens`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNodeToken {
+    /// The only name it is good for; that of a node that is there is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// For how long it is good, 15 min unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// The answer. The token is not shown again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeToken {
+    /// Lets one machine join.
+    pub token: String,
+    /// Where it is to knock (`host:port`).
+    pub address: String,
+    /// Until when; milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+/// `POST /v1/nodes/{node}/drain`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainNode {
+    /// It takes containers again.
+    #[serde(default)]
+    pub undo: bool,
+    /// How long it is waited for until it is empty, in seconds, 1 to 86400; `None` is without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_secs: Option<u64>,
 }
 
 /// First frame of `GET /v1/apps/{app}/run` after the upgrade: a one-off container.
@@ -624,6 +756,12 @@ pub struct RunRequest {
     /// Environment only for this run.
     #[serde(default)]
     pub env: BTreeMap<EnvName, String>,
+    /// Whose limits it has; `None` is `run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_type: Option<ProcessType>,
+    /// The longest it may run, in seconds; 1 to 2,592,000. Default 86,400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_secs: Option<u32>,
 }
 
 /// First frame of `GET /v1/apps/{app}/enter`: a command in a running container.
@@ -634,7 +772,10 @@ pub struct EnterRequest {
     pub process: ProcessType,
     /// Which one; from 1.
     pub ordinal: u32,
-    /// `argv`.
+    /// The id of a container, in place of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// `argv`; empty for the best shell it has.
     pub argv: Vec<String>,
     /// Give it a terminal of this size: (rows, columns).
     pub tty: Option<(u16, u16)>,

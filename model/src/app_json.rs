@@ -4,6 +4,7 @@
 //! or what is wrong and at which place of the document. Unknown fields are ignored: other platforms have their own.
 
 use crate::check::{Check, CheckKind, Probe};
+use crate::cron::{self, Concurrency, CronTask, MAX_COMMAND, MAX_TASKS, Schedule};
 use crate::{EnvName, ProcessType};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ pub struct AppJson {
     /// `scripts`.
     pub scripts: Scripts,
     /// `cron`, in the order of the file.
-    pub cron: Vec<Cron>,
+    pub cron: Vec<CronTask>,
     /// `buildpacks[].url`, in the order of the file.
     pub buildpacks: Vec<String>,
 }
@@ -73,31 +74,6 @@ pub struct Scripts {
     pub first_postdeploy: Option<String>,
 }
 
-/// A command run by the clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cron {
-    /// One command without shell operators.
-    pub command: String,
-    /// Five fields (minute, hour, day, month, weekday) or `@daily` and its like, as written.
-    pub schedule: String,
-    /// What happens if the last run has not ended.
-    pub concurrency: Concurrency,
-    /// Not run while true.
-    pub maintenance: bool,
-}
-
-/// What happens when a cron task is due and its last run has not ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Concurrency {
-    /// Both run.
-    #[default]
-    Allow,
-    /// The new one is left out.
-    Forbid,
-    /// The old one is stopped.
-    Replace,
-}
-
 /// What is wrong with an `app.json`, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppJsonError {
@@ -137,7 +113,7 @@ pub fn parse(text: &str) -> Result<AppJson, AppJsonError> {
         healthchecks: by_process(&fields, "healthchecks", healthchecks)?,
         env: env(&fields)?,
         scripts: scripts(&fields)?,
-        cron: fields.list("cron")?.iter().map(cron).collect::<Result<_, _>>()?,
+        cron: crons(&fields)?,
         buildpacks: fields.list("buildpacks")?.iter().map(buildpack).collect::<Result<_, _>>()?,
     })
 }
@@ -435,22 +411,41 @@ fn buildpack(place: &Place<'_>) -> Result<String, AppJsonError> {
     }
 }
 
-fn cron(place: &Place<'_>) -> Result<Cron, AppJsonError> {
+fn crons(root: &Fields<'_>) -> Result<Vec<CronTask>, AppJsonError> {
+    let mut tasks: Vec<CronTask> = Vec::new();
+    for place in root.list("cron")? {
+        if tasks.len() == MAX_TASKS {
+            return place
+                .refuse(format!("there are more than {MAX_TASKS} tasks; let one of them run several"));
+        }
+        let mut task = cron_task(&place)?;
+        let same = |one: &&CronTask| one.command == task.command && one.schedule == task.schedule;
+        task.id = cron::task_id(&task.command, &task.schedule, tasks.iter().filter(same).count());
+        tasks.push(task);
+    }
+    Ok(tasks)
+}
+
+fn cron_task(place: &Place<'_>) -> Result<CronTask, AppJsonError> {
     let fields = place.object()?;
     let (Some(command), Some(schedule)) = (fields.get("command"), fields.get("schedule")) else {
         return place.refuse("it needs a command and a schedule");
     };
     let text = command.text()?;
-    if text.trim().is_empty() {
-        return command.refuse("it is empty");
+    if text.len() > MAX_COMMAND {
+        return command
+            .refuse(format!("it is longer than {MAX_COMMAND} bytes; put it into a script of the app"));
     }
     if let Some(operator) = shell_operator(&text) {
         return command.refuse(format!(
             "{operator:?} is a shell operator, and no shell runs cron commands; put them into a script, or use bash -c '…'"
         ));
     }
+    if let Err(reason) = cron::words(&text) {
+        return command.refuse(reason);
+    }
     let when = schedule.text()?;
-    if let Some(reason) = schedule_mistake(&when) {
+    if let Err(reason) = Schedule::parse(&when) {
         return schedule.refuse(reason);
     }
     let concurrency = match fields.get("concurrency_policy") {
@@ -463,7 +458,7 @@ fn cron(place: &Place<'_>) -> Result<Cron, AppJsonError> {
         },
     };
     let maintenance = fields.bool("maintenance")?.unwrap_or(false);
-    Ok(Cron { command: text, schedule: when, concurrency, maintenance })
+    Ok(CronTask { id: String::new(), command: text, schedule: when, concurrency, maintenance })
 }
 
 /// The first shell operator outside quotes.
@@ -482,57 +477,6 @@ fn shell_operator(command: &str) -> Option<char> {
         }
     }
     None
-}
-
-fn schedule_mistake(text: &str) -> Option<String> {
-    const WORDS: [&str; 7] =
-        ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    if text.starts_with('@') {
-        let known = WORDS.contains(&text.trim());
-        return (!known).then(|| format!("{text:?} is unknown; use one of {}", WORDS.join(", ")));
-    }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != 5 {
-        return Some(format!(
-            "{:?} has {} fields; five are needed: minute, hour, day of month, month, day of week (no seconds)",
-            text,
-            fields.len()
-        ));
-    }
-    const RANGES: [(&str, u32, u32); 5] = [
-        ("minute", 0, 59),
-        ("hour", 0, 23),
-        ("day of month", 1, 31),
-        ("month", 1, 12),
-        ("day of week", 0, 7),
-    ];
-    fields
-        .iter()
-        .zip(RANGES)
-        .find(|(field, (_, from, to))| !field.split(',').all(|part| is_cron_part(part, *from, *to)))
-        .map(|(field, (name, from, to))| {
-            format!("{field:?} is no {name}; use {from} to {to}, *, ranges and steps such as */5")
-        })
-}
-
-/// `*`, `5`, `1-5`, `mon-fri`, each with an optional `/step`.
-fn is_cron_part(part: &str, from: u32, to: u32) -> bool {
-    const NAMES: [&str; 19] = [
-        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", "sun", "mon",
-        "tue", "wed", "thu", "fri", "sat",
-    ];
-    let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
-    let is_step = step.is_none_or(|step| step.parse::<u32>().is_ok_and(|step| step > 0));
-    let is_value = |text: &str| match text.parse::<u32>() {
-        Ok(number) => (from..=to).contains(&number),
-        Err(_) => {
-            let at = NAMES.iter().position(|name| name.eq_ignore_ascii_case(text));
-            at.is_some_and(|at| (to == 12 && at < 12) || (to == 7 && at >= 12))
-        }
-    };
-    let is_range = range == "*"
-        || range.split_once('-').map_or_else(|| is_value(range), |(a, b)| is_value(a) && is_value(b));
-    is_step && is_range
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use crate::image::Healthcheck;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// One check of one container.
@@ -70,6 +71,18 @@ pub enum CheckKind {
     Liveness,
 }
 
+impl CheckKind {
+    /// As `app.json` writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Readiness => "readiness",
+            Self::Liveness => "liveness",
+        }
+    }
+}
+
 /// What a check looks at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -107,6 +120,20 @@ pub enum Probe {
         /// Seconds.
         seconds: u32,
     },
+}
+
+/// In a few words, without what an answer must hold.
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = |port: &Option<u16>| port.map_or_else(String::new, |port| format!(" on port {port}"));
+        match self {
+            Self::Http { path, port, .. } => write!(f, "GET {path}{}", on(port)),
+            Self::Listening { port } => write!(f, "listening{}", on(port)),
+            Self::Command { argv } => write!(f, "command {}", argv.join(" ")),
+            Self::Uptime { seconds } => write!(f, "up for {seconds} s"),
+            Self::ListeningOrUptime { seconds } => write!(f, "answers, or is up for {seconds} s"),
+        }
+    }
 }
 
 #[cfg(test)]

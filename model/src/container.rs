@@ -2,6 +2,7 @@
 
 use crate::check::Check;
 use crate::image::{ImageRef, Process};
+use crate::secrets::SecretFiles;
 use crate::site::SiteRules;
 use crate::{AppName, ContainerId, EnvName, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
@@ -44,13 +45,31 @@ pub struct ContainerSpec {
     /// Directories of the node inside it.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// It runs once, and never again whatever happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<Once>,
+    /// Files below `/run/secrets`, readable by its user alone.
+    #[serde(default, skip_serializing_if = "SecretFiles::is_empty")]
+    pub secrets: SecretFiles,
+}
+
+/// When a container that runs once may begin, and when it is over. Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    /// Later than this it is not begun any more.
+    pub begin_by_ms: Option<i64>,
+    /// Then it is ended.
+    pub until_ms: Option<i64>,
 }
 
 /// Hard limits of one container. `None` is unlimited, which only an admin can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Limits {
-    /// Memory in MiB, swap not allowed beyond it. Default 512.
+    /// Memory in MiB. Default 512.
     pub memory_mib: Option<u64>,
+    /// Memory and swap together, in MiB, at least the memory; `None` allows no swap. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_swap_mib: Option<u64>,
     /// Thousandths of one CPU it may use at most. Default none: the weight shares.
     pub cpu_millis: Option<u64>,
     /// Share under contention, 1 to 10000 (cgroup v2 `cpu.weight`). Default 100.
@@ -63,21 +82,105 @@ pub struct Limits {
     pub log_mib: u64,
     /// Open files (`RLIMIT_NOFILE`). Default 65536, lowered to the node's own hard limit.
     pub open_files: u64,
+    /// How fast it may use the node's disks.
+    #[serde(default, skip_serializing_if = "IoLimits::is_none")]
+    pub io: IoLimits,
+    /// How fast it may use the network.
+    #[serde(default, skip_serializing_if = "NetworkLimits::is_none")]
+    pub network: NetworkLimits,
+    /// What a node must have free for it.
+    #[serde(default, skip_serializing_if = "Reserve::is_none")]
+    pub reserve: Reserve,
+}
+
+/// How fast a container may use the disks that its layers and volumes are on, each disk for itself. `None` is unlimited.
+/// On cgroup v1 writes count only where they pass by the page cache (`O_DIRECT`); on v2 all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IoLimits {
+    /// Bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bps: Option<u64>,
+    /// Bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bps: Option<u64>,
+    /// Operations a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_iops: Option<u64>,
+    /// Operations a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_iops: Option<u64>,
+}
+
+impl IoLimits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How fast a container may use the network, as its own device sees it: Ethernet frames. `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkLimits {
+    /// What leaves it, in kbit/s (1000 bits).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_kbit: Option<u64>,
+    /// What comes to it, in kbit/s (1000 bits).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_kbit: Option<u64>,
+}
+
+impl NetworkLimits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is kept for a container on its node. The sum of all reservations never exceeds what a node has; nobody is kept from
+/// using what another reserved and does not use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reserve {
+    /// Memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Thousandths of one CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Disk space in MiB that its node must have free when it is placed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u64>,
+}
+
+impl Reserve {
+    /// Whether nothing is reserved.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_mib: Some(512),
+            memory_swap_mib: None,
             cpu_millis: None,
             cpu_weight: 100,
             pids: Some(512),
             disk_mib: Some(2048),
             log_mib: 64,
             open_files: 65_536,
+            io: IoLimits::default(),
+            network: NetworkLimits::default(),
+            reserve: Reserve::default(),
         }
     }
 }
+
+/// Stands for every process type without limits of its own, where limits are by process type; Dokku's name for it.
+pub const EVERY_TYPE: &str = "_default_";
 
 impl Limits {
     /// What builds may use unless it is set otherwise: compilers and package managers need more than an app, and yield to
@@ -129,6 +232,8 @@ pub enum RestartPolicy {
     Never,
     /// Started again after every exit.
     Always,
+    /// The same: `ps:stop` holds over restarts of the node under every policy. Kept apart because that is what was said.
+    UnlessStopped,
     /// Started again after an exit with another code than 0, at most `max_retries` times in a row.
     OnFailure {
         /// Default 10.
@@ -139,6 +244,44 @@ pub enum RestartPolicy {
 impl Default for RestartPolicy {
     fn default() -> Self {
         Self::OnFailure { max_retries: 10 }
+    }
+}
+
+/// As Dokku and Docker write it.
+impl std::fmt::Display for RestartPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Never => f.write_str("no"),
+            Self::Always => f.write_str("always"),
+            Self::UnlessStopped => f.write_str("unless-stopped"),
+            Self::OnFailure { max_retries } => write!(f, "on-failure:{max_retries}"),
+        }
+    }
+}
+
+impl std::str::FromStr for RestartPolicy {
+    type Err = String;
+
+    /// `no`, `always`, `unless-stopped`, `on-failure` (10 times) or `on-failure:N` with N from 1 to 1000.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const MOST: u32 = 1000;
+        match text {
+            "no" | "never" => return Ok(Self::Never),
+            "always" => return Ok(Self::Always),
+            "unless-stopped" => return Ok(Self::UnlessStopped),
+            "on-failure" => return Ok(Self::default()),
+            _ => {}
+        }
+        let count = text.strip_prefix("on-failure:").and_then(|count| count.parse().ok());
+        match count {
+            Some(max_retries @ 1..=MOST) => Ok(Self::OnFailure { max_retries }),
+            _ => {
+                let shown: String = text.chars().take(40).collect();
+                Err(format!(
+                    "{shown:?} is no restart policy: use on-failure:N (N from 1 to {MOST}), always, unless-stopped or no"
+                ))
+            }
+        }
     }
 }
 
@@ -188,6 +331,16 @@ pub fn signal_number(text: &str) -> Option<i32> {
         _ => return None,
     };
     REAL_TIME.contains(&number).then_some(number)
+}
+
+/// `SIGTERM`, `SIGRTMIN+3`: what [`signal_number`] reads.
+#[must_use]
+pub fn signal_name(number: i32) -> String {
+    let known = usize::try_from(number).ok().and_then(|number| SIGNALS.get(number.checked_sub(1)?));
+    match known {
+        Some(name) => format!("SIG{name}"),
+        None => format!("SIGRTMIN+{}", number - 34),
+    }
 }
 
 /// A directory of the node that is seen inside the container.
@@ -335,5 +488,27 @@ mod tests {
         ] {
             assert_eq!(signal_number(text), number, "{text}");
         }
+        for number in (1..=31).chain(34..=64) {
+            assert_eq!(signal_number(&signal_name(number)), Some(number));
+        }
+    }
+
+    #[test]
+    fn restart_policies_are_read_as_they_are_written() {
+        for text in ["no", "always", "unless-stopped", "on-failure:1", "on-failure:10", "on-failure:1000"] {
+            assert_eq!(text.parse::<RestartPolicy>().expect(text).to_string(), text);
+        }
+        assert_eq!("on-failure".parse(), Ok(RestartPolicy::default()));
+        for bad in
+            ["", "on-failure:", "on-failure:0", "on-failure:1001", "on-failure:-1", "ALWAYS", "sometimes"]
+        {
+            assert!(bad.parse::<RestartPolicy>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_of_yesterday_still_load() {
+        let old = r#"{"memory_mib":512,"cpu_millis":null,"cpu_weight":100,"pids":512,"disk_mib":2048,"log_mib":64,"open_files":65536}"#;
+        assert_eq!(serde_json::from_str::<Limits>(old).expect("loads"), Limits::default());
     }
 }

@@ -106,6 +106,21 @@ name_type! {
 }
 
 name_type! {
+    /// A network's name: 1 to 63 of `A-Z`, `a-z`, `0-9`, `_`, `.`, `-`, beginning with a letter or digit, as Docker's are.
+    NetworkName, |text| {
+        const WHAT: &str = "network name";
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        if text.is_empty() || text.len() > 63 {
+            return refuse(WHAT, text, "it must have 1 to 63 bytes");
+        }
+        if !text.as_bytes().iter().all(allowed) || !text.as_bytes()[0].is_ascii_alphanumeric() {
+            return refuse(WHAT, text, "use letters, digits, - _ and ., and begin with a letter or digit");
+        }
+        Ok(())
+    }
+}
+
+name_type! {
     /// A process type of a Procfile: 1 to 63 of `A-Z`, `a-z`, `0-9`, `_`, `-`, not beginning with `-`.
     ProcessType, |text| {
         const WHAT: &str = "process type";

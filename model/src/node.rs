@@ -1,9 +1,11 @@
 //! What passes between the controller and a node's agent.
 
 use crate::container::{ContainerSpec, ContainerStatus};
+use crate::network::WireGuard;
 use crate::{AppName, ContainerId, NodeName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use utoipa::ToSchema;
 
 /// All that one node is to run. The whole of it each time: never a delta.
@@ -32,6 +34,97 @@ pub struct Observed {
     pub containers: BTreeMap<ContainerId, ContainerStatus>,
     /// What the machine has.
     pub capacity: Capacity,
+    /// What it is short of.
+    #[serde(default)]
+    pub pressure: Pressure,
+    /// Its network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<crate::network::NetworkReport>,
+}
+
+/// A machine of the platform, as the store keeps it. The controller's own machine has one too, without a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its name for life.
+    pub name: NodeName,
+    /// Milliseconds since the Unix epoch.
+    pub joined_ms: i64,
+    /// Where other nodes reach it; `None` as long as it is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The addresses of its containers, such as `10.208.16.0/20`; no two nodes share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// How others speak with it over WireGuard; no two nodes share a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireguard: Option<WireGuard>,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo, hexadecimal): whoever shows a certificate with another one is not it.
+    /// `None` for the controller's own machine, which speaks over sockets that only its root opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The key it is about to take: good as well until it is first used, and the only one from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_key: Option<String>,
+    /// What apps choose nodes by. `zone` and `pool` mean something to placing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// It gets no new containers.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// It is being emptied: what it has moves to others.
+    #[serde(default)]
+    pub draining: bool,
+    /// What apps may reserve of it, where that is not all it has.
+    #[serde(default)]
+    pub offered: Offered,
+}
+
+impl NodeRecord {
+    /// A machine of which nothing is known but that it is there.
+    #[must_use]
+    pub fn new(name: NodeName, joined_ms: i64) -> Self {
+        Self {
+            name,
+            joined_ms,
+            address: None,
+            subnet: None,
+            wireguard: None,
+            key: None,
+            next_key: None,
+            labels: BTreeMap::new(),
+            cordoned: false,
+            draining: false,
+            offered: Offered::default(),
+        }
+    }
+
+    /// Whether it joined over the network; else it is the controller's own machine.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// What apps may reserve of a node. `None` is what the machine has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Offered {
+    /// Thousandths of a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+}
+
+/// What a machine is short of. It gets no new work as long as it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pressure {
+    /// Its data directory is nearly full.
+    #[serde(default)]
+    pub disk: bool,
+    /// Its memory is nearly used up.
+    #[serde(default)]
+    pub memory: bool,
 }
 
 /// What a machine has.

@@ -403,6 +403,9 @@ pub struct Balance {
     /// Shares of groups of containers; empty treats all alike.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// Answers are counted container by container, and told to the controller.
+    #[serde(skip_serializing_if = "is_default")]
+    pub counted: bool,
 }
 
 /// An active check of every container by the proxy.

@@ -501,6 +501,7 @@ pub fn policy(app: &AppProxy, global: &Values, pages: &BTreeMap<String, String>)
             health,
             circuit,
             shares: Vec::new(),
+            counted: false,
         },
     }
 }

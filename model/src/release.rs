@@ -2,8 +2,13 @@
 
 use crate::check::Check;
 use crate::container::{Limits, Mount, PublishedPort, RestartPolicy, Stop};
+use crate::cron::{CronSettings, CronTask};
+use crate::deploy::DeploySettings;
 use crate::image::Image;
+use crate::placing::AppPlacing;
+use crate::processes::AppProcesses;
 use crate::proxy_settings::AppProxy;
+use crate::secrets::Secrets;
 use crate::{AppName, EnvName, HostPattern, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,6 +76,24 @@ pub struct App {
     /// How the proxy treats its requests.
     #[serde(default, skip_serializing_if = "AppProxy::is_default")]
     pub proxy: AppProxy,
+    /// How its processes live, its lock, its end.
+    #[serde(default, skip_serializing_if = "AppProcesses::is_default")]
+    pub processes: AppProcesses,
+    /// Where its containers may run.
+    #[serde(default, skip_serializing_if = "AppPlacing::is_default")]
+    pub placing: AppPlacing,
+    /// What is set about its cron.
+    #[serde(default, skip_serializing_if = "CronSettings::is_default")]
+    pub cron: CronSettings,
+    /// How much of its log is kept.
+    #[serde(default, skip_serializing_if = "crate::logs::AppLogs::is_default")]
+    pub logs: crate::logs::AppLogs,
+    /// How it is deployed.
+    #[serde(default, skip_serializing_if = "DeploySettings::is_default")]
+    pub deploy: DeploySettings,
+    /// Networks that it is on.
+    #[serde(default, skip_serializing_if = "crate::network::AppNetworks::is_empty")]
+    pub networks: crate::network::AppNetworks,
     /// The release that serves, once there is one.
     pub current: Option<ReleaseVersion>,
     /// The number that the next release gets.
@@ -81,6 +104,14 @@ pub struct App {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Formation(pub BTreeMap<ProcessType, u32>);
+
+impl Formation {
+    /// Nothing is said of any type.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// Image + config + process types, numbered, never changed once made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +124,21 @@ pub struct Release {
     pub image: Image,
     /// The config it runs with; global values already under the app's.
     pub config: BTreeMap<EnvName, String>,
+    /// Which of it is never shown, and files.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// Checks by process type; a type that is absent has the default check.
     #[serde(default)]
     pub checks: BTreeMap<ProcessType, Vec<Check>>,
+    /// Commands run by the clock.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cron: Vec<CronTask>,
+    /// How many of each process type were to run when it was made. A record: what runs is the app's own.
+    #[serde(default, skip_serializing_if = "Formation::is_empty")]
+    pub formation: Formation,
+    /// How many containers of a type a deploy starts at once, from `app.json`; a type that is absent has no limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub max_parallel: BTreeMap<ProcessType, u32>,
     /// Commit that was pushed, 40 hexadecimal digits.
     pub git_rev: Option<String>,
     /// Milliseconds since the Unix epoch.
@@ -119,6 +162,11 @@ pub enum Outcome {
     /// Never went live.
     Failed {
         /// Why, in one or two sentences.
+        reason: String,
+    },
+    /// Was live, went bad, and was taken back by Berth.
+    Withdrawn {
+        /// What went bad.
         reason: String,
     },
 }

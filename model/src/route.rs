@@ -3,7 +3,7 @@
 use crate::policy::Rules;
 use crate::ports::{AppProtocol, PortRoutes, ProxyProtocol};
 use crate::site::SiteRules;
-use crate::{AppName, ContainerId, HostPattern, ReleaseVersion};
+use crate::{AppName, ContainerId, HostPattern, NodeName, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +28,26 @@ pub struct RouteTable {
     /// What holds for all of them.
     #[serde(default)]
     pub settings: ProxySettings,
+}
+
+impl RouteTable {
+    /// The same, with the directories of static sites on `node`. A site whose files are not there yet has nothing that
+    /// answers.
+    #[must_use]
+    pub fn seen_from(mut self, node: &NodeName) -> Self {
+        let further = self.ports.http.iter_mut().flat_map(|port| &mut port.routes);
+        let whole = self.http.iter_mut().chain(further).map(|route| &mut route.target);
+        for target in whole.chain(self.rules.paths.iter_mut().map(|route| &mut route.target)) {
+            if let Target::Static { root, roots, .. } = target {
+                match roots.get(node) {
+                    Some(own) => root.clone_from(own),
+                    None if roots.is_empty() => {}
+                    None => *target = Target::Backends { backends: Vec::new() },
+                }
+            }
+        }
+        self
+    }
 }
 
 /// Where proxies post their [`TrafficReport`](crate::traffic::TrafficReport)s, on the controller's internal socket.
@@ -127,8 +147,11 @@ pub enum Target {
     },
     /// Berth's own file server.
     Static {
-        /// Absolute directory on the proxy's node.
+        /// Absolute directory, on one of the nodes that have it.
         root: String,
+        /// The directory on each node that has it. A proxy serves the one of its own node.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        roots: BTreeMap<NodeName, String>,
         /// See [`crate::image::StaticSite::spa_fallback`].
         spa_fallback: bool,
         /// Headers and redirects.
@@ -189,4 +212,34 @@ pub struct ProxyStatus {
     /// Ports it could not listen on, TCP or UDP, and why.
     #[serde(default)]
     pub tcp_errors: BTreeMap<u16, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_serves_its_own_copy_of_a_site() {
+        let node = |name: &str| NodeName::parse(name).expect("valid");
+        let roots = BTreeMap::from([(node("a"), "/a".to_owned()), (node("b"), "/b".to_owned())]);
+        let site = |root: &str, roots| Target::Static {
+            root: root.to_owned(),
+            roots,
+            spa_fallback: false,
+            rules: SiteRules::default(),
+        };
+        let table = |target| RouteTable {
+            http: vec![HttpRoute {
+                host: HostPattern::parse("site.test").expect("valid"),
+                app: AppName::parse("site").expect("valid"),
+                release: None,
+                target,
+            }],
+            ..RouteTable::default()
+        };
+        let seen = |target, name: &str| table(target).seen_from(&node(name)).http.remove(0).target;
+        assert_eq!(seen(site("/a", roots.clone()), "b"), site("/b", roots.clone()));
+        assert_eq!(seen(site("/a", roots), "c"), Target::Backends { backends: Vec::new() });
+        assert_eq!(seen(site("/old", BTreeMap::new()), "c"), site("/old", BTreeMap::new()));
+    }
 }

@@ -4,7 +4,7 @@
 //! counted in one of [`LATENCY_BOUNDS_US`]'s buckets, the same everywhere, so that counts of threads, proxies and seconds
 //! can be added up before a percentile is taken.
 
-use crate::AppName;
+use crate::{AppName, ContainerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -110,6 +110,18 @@ pub struct TrafficReport {
     pub span_ms: u64,
     /// What came in that time.
     pub apps: BTreeMap<AppName, AppTraffic>,
+    /// Answers of single containers, where the route table asks for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub containers: BTreeMap<ContainerId, ContainerAnswers>,
+}
+
+/// What one container answered in a span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerAnswers {
+    /// Requests that it got.
+    pub requests: u64,
+    /// Those it answered with 5xx, or not at all.
+    pub errors: u64,
 }
 
 /// An app's traffic in one second or minute.

@@ -1,5 +1,5 @@
 //! For benchmarks: `echo origin ADDRESS` upgrades every connection to a WebSocket and sends back what comes;
-//! `echo load ADDRESS HOST CONNECTIONS SECONDS` sends 64 bytes on each connection, again and again as they come back.
+//! `echo load ADDRESS CONNECTIONS SECONDS` sends 64 bytes on each connection, again and again as they come back.
 
 use anyhow::{Context, Result, ensure};
 use std::rc::Rc;
@@ -21,13 +21,13 @@ fn main() -> Result<()> {
     let local = tokio::task::LocalSet::new();
     match words[..] {
         ["origin", address] => runtime.block_on(local.run_until(origin(address))),
-        ["load", address, _host, connections, seconds] => {
+        ["load", address, connections, seconds] => {
             let span = Duration::from_secs(seconds.parse()?);
             let done = runtime.block_on(local.run_until(load(address, connections.parse()?, span)))?;
             use std::io::Write;
             writeln!(std::io::stdout(), "messages: {done} succeeded, 0 failed").context("standard output")
         }
-        _ => anyhow::bail!("usage: echo origin ADDRESS | echo load ADDRESS HOST CONNECTIONS SECONDS"),
+        _ => anyhow::bail!("usage: echo origin ADDRESS | echo load ADDRESS CONNECTIONS SECONDS"),
     }
 }
 

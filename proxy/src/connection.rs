@@ -32,6 +32,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -60,6 +61,30 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn scheme(&self) -> &'static str {
         if self.name.is_some() { "https" } else { "http" }
+    }
+
+    /// Hands a head's parser what the connection knows of where it came from.
+    pub(crate) fn introduce<T>(
+        &self,
+        worker: &Worker,
+        peer: &str,
+        now: std::time::Duration,
+        body_arrived: bool,
+        parse: impl FnOnce(&Origin<'_>) -> T,
+    ) -> T {
+        let shared = &worker.shared;
+        let id = worker.request_id();
+        let trace = shared.new_traces().map(|sampled| trace_context::begin(&id, worker.random(), sampled));
+        parse(&Origin {
+            peer,
+            port: self.port,
+            scheme: self.scheme(),
+            trusted: shared.settings.trust_forwarded || shared.trusts(self.peer.ip()),
+            now_ms: io::micros(now) / 1000,
+            id: &id,
+            trace: trace.as_ref().map(<[u8; trace_context::LENGTH]>::as_slice),
+            body_arrived,
+        })
     }
 }
 
@@ -110,10 +135,6 @@ struct Asked {
     /// In memory.
     held: usize,
     https: Option<u16>,
-}
-
-fn buf_len(buf: Option<&Buf>) -> usize {
-    buf.map_or(0, |buf| buf.data().len())
 }
 
 /// What waiting for a request came to.
@@ -240,25 +261,12 @@ impl<S: Socket> Client<S> {
         let started = Instant::now();
         let now = access_log::unix_time();
         let Some(buf) = &mut self.input else { return Next::Close };
-        let settings = &self.worker.shared.settings;
-        let id = self.worker.request_id();
-        let trace = self
-            .worker
-            .shared
-            .new_traces()
-            .map(|sampled| trace_context::begin(&id, self.worker.random(), sampled));
-        let origin = Origin {
-            peer: &self.peer,
-            port: self.front.port,
-            scheme: self.front.scheme(),
-            trusted: settings.trust_forwarded || self.worker.shared.trusts(self.front.peer.ip()),
-            now_ms: io::micros(now) / 1000,
-            id: &id,
-            trace: trace.as_ref().map(<[u8; trace_context::LENGTH]>::as_slice),
-            body_arrived: buf.data().len() > length,
-        };
         let mut head = Head::take();
-        let request = match head::parse(&buf.data()[..length], &origin, &mut head.0) {
+        let arrived = buf.data().len() > length;
+        let parsed = self.front.introduce(&self.worker, &self.peer, now, arrived, |origin| {
+            head::parse(&buf.data()[..length], origin, &mut head.0)
+        });
+        let request = match parsed {
             Ok(request) => request,
             Err(_) if self.fresh && front2::is_preface(&buf.data()[..length]) => return Next::Http2,
             Err(refusal) => return self.refuse(refusal).await,
@@ -282,7 +290,7 @@ impl<S: Socket> Client<S> {
         let https = match self.ahead_of_routes(&request, &head.0) {
             Ok(https) => https,
             Err(Ahead::Misdirected) => {
-                return self.page(Page::MISDIRECTED, &request, &head.0, &mut Trace::default()).await;
+                return self.page(Page::MISDIRECTED, &request, &head.0).await;
             }
             Err(Ahead::Challenge(answer)) => {
                 let close = self.closes_after(&request);
@@ -298,7 +306,7 @@ impl<S: Socket> Client<S> {
                     self.worker.meter().unknown_hosts.add(1);
                     if request.streamed {
                         // Its neighbours on the connection go on.
-                        return self.page(Page::MISDIRECTED, &request, &head.0, &mut Trace::default()).await;
+                        return self.page(Page::MISDIRECTED, &request, &head.0).await;
                     }
                     return Next::Close; // no answer at all: nothing here is called that
                 }
@@ -308,15 +316,15 @@ impl<S: Socket> Client<S> {
         let mut trace = Trace::default();
         let Some(mut route) = found else {
             // Just started, without a table and without a controller to ask.
-            return self.page(Page::UNAVAILABLE, &request, &head.0, &mut trace).await;
+            return self.page(Page::UNAVAILABLE, &request, &head.0).await;
         };
-        let received = buf_len(self.input.as_ref());
+        let received = self.input.as_ref().map_or(0, |buf| buf.data().len());
         let mut below = 0;
         if route.is_divided() {
             match route.below(&head.0[request.target.clone()]) {
                 Ok(None) => {}
                 Ok(Some((found, length))) => (route, below) = (found.clone(), length),
-                Err(Ambiguous) => return self.page(Page::of(400), &request, &head.0, &mut trace).await,
+                Err(Ambiguous) => return self.page(Page::of(400), &request, &head.0).await,
             }
         }
         let account = route.stats.enter(self.worker.index);
@@ -405,11 +413,7 @@ impl<S: Socket> Client<S> {
                 self.stream.cut();
                 Next::Close
             }
-            Outcome::Fail(page) => {
-                let answer =
-                    Answer { retry_after: page.retry_after.map(u32::from), ..Answer::of(page.status) };
-                self.own(&answer, &route, &request, &head.0, &mut trace).await
-            }
+            Outcome::Fail(page) => self.own(&page.into(), &route, &request, &head.0, &mut trace).await,
             Outcome::Tunnel { lease, stream, early } => {
                 tunnel = Some((lease, stream, early));
                 Next::Close
@@ -464,18 +468,30 @@ impl<S: Socket> Client<S> {
         head: &[u8],
         trace: &mut Trace,
     ) -> Next {
-        let close = self.closes_after(request);
-        let html = memchr::memmem::find(head, b"text/html").is_some();
         let lines = route.rules.fields(self.front.name.is_some());
-        let mut out = Head::take();
         let page = match &answer.page {
             None => self.worker.shared.table.load().page(Some(route), answer.status),
             Some(page) => Some(page.clone()),
         };
-        let answer = Answer { page, ..answer.clone() };
-        pages::whole(&answer, lines, request.method, close, html, &mut out.0);
+        self.answer(&Answer { page, ..answer.clone() }, lines, request, head, trace).await
+    }
+
+    /// Answers in the app's place. The connection goes on if the request had no body that may be coming.
+    async fn answer(
+        &mut self,
+        answer: &Answer,
+        lines: &str,
+        request: &Request,
+        head: &[u8],
+        trace: &mut Trace,
+    ) -> Next {
+        let close = self.closes_after(request);
+        let html = memchr::memmem::find(head, b"text/html").is_some();
+        let mut out = Head::take();
+        pages::whole(answer, lines, request.method, close, html, &mut out.0);
         trace.status = answer.status;
         trace.sent = out.0.len() as u64;
+        trace.head_sent = memchr::memmem::find(&out.0, b"\r\n\r\n").map_or(trace.sent, |end| end as u64 + 4);
         self.answer_own(&out.0, close).await
     }
 
@@ -546,7 +562,7 @@ impl<S: Socket> Client<S> {
                 Request { old: true, .. } => "HTTP/1.0",
                 _ => "HTTP/1.1",
             },
-            scheme: if self.front.name.is_some() { "https" } else { "http" },
+            scheme: self.front.scheme(),
             tls: self.front.tls,
             status: trace.status,
             received: trace.received,
@@ -565,16 +581,9 @@ impl<S: Socket> Client<S> {
         self.worker.lines.add(format, &entry, now);
     }
 
-    /// Answers with one of the proxy's own pages. The connection goes on if the request had no body that may be coming.
-    async fn page(&mut self, page: Page, request: &Request, head: &[u8], trace: &mut Trace) -> Next {
-        let close = self.closes_after(request);
-        let html = memchr::memmem::find(head, b"text/html").is_some();
-        let mut out = Head::take();
-        page.write(request.method, close, html, &mut out.0);
-        trace.status = page.status;
-        trace.sent = out.0.len() as u64;
-        trace.head_sent = memchr::memmem::find(&out.0, b"\r\n\r\n").map_or(trace.sent, |end| end as u64 + 4);
-        self.answer_own(&out.0, close).await
+    /// Answers with one of the proxy's own pages.
+    async fn page(&mut self, page: Page, request: &Request, head: &[u8]) -> Next {
+        self.answer(&page.into(), "", request, head, &mut Trace::default()).await
     }
 
     /// Whether the connection ends with an answer of the proxy's own.
@@ -630,7 +639,7 @@ impl<S: Socket> Client<S> {
         let Tunnel { lease, app, early, account } = tunnel;
         let _counted = self.worker.count_tunnel();
         let mut moved = Moved::default();
-        keep_alive(self.stream.tcp());
+        keep_alive(self.stream.tcp(), HOURS);
         tokio::select! {
             () = tunnel::run(&self.stream, &app, (self.input.take(), early), &mut moved) => {}
             () = self.worker.end_tunnels.cancelled() => {}
@@ -646,11 +655,13 @@ fn leads_here(name: &str, host: &[u8]) -> bool {
         && matches!(host.get(name.len()), None | Some(b':'))
 }
 
-/// Lets the kernel notice a dead peer of a connection that may be silent for hours.
-pub(crate) fn keep_alive(stream: &TcpStream) {
-    let probes = socket2::TcpKeepalive::new()
-        .with_time(std::time::Duration::from_secs(60))
-        .with_interval(std::time::Duration::from_secs(15));
+/// For [`keep_alive`] of connections that may be silent for hours.
+pub(crate) const HOURS: Duration = Duration::from_secs(60);
+
+/// Lets the kernel notice a dead peer: one that is silent for `after` is asked every quarter of that, three times. No
+/// `TCP_USER_TIMEOUT` beside it: that would also end a connection to an app that takes nothing for a while.
+pub(crate) fn keep_alive(stream: &TcpStream, after: Duration) {
+    let probes = socket2::TcpKeepalive::new().with_time(after).with_interval(after / 4).with_retries(3);
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_keepalive(&probes) {
         tracing::debug!(%error, "cannot turn on TCP keep-alive");
     }

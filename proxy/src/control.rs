@@ -97,9 +97,9 @@ fn private(path: &Path) -> std::io::Result<std::fs::File> {
 }
 
 /// Follows the controller's routes for ever.
-pub(crate) async fn follow_routes(shared: Arc<Shared>, client: Client, path: PathBuf) {
+pub(crate) async fn follow_routes(shared: Arc<Shared>, client: Client, node: NodeName, path: PathBuf) {
     follow(&client, "/proxy/v1/routes", &path, |table: &RouteTable| {
-        shared.apply(table);
+        shared.apply(&table.clone().seen_from(&node));
         tracing::info!(revision = table.revision, hosts = table.http.len(), "serving new routes");
         (table.revision, !shared.gave_way())
     })
@@ -241,7 +241,7 @@ impl Idle {
 }
 
 /// What this proxy is called, and what it does.
-fn status(shared: &Shared, node: &NodeName) -> ProxyStatus {
+pub(crate) fn status(shared: &Shared, node: &NodeName) -> ProxyStatus {
     let proxy = match shared.gave_way() {
         false => node.to_string(),
         true => format!("{node}~{}", std::process::id()), // the node's name is the successor's

@@ -49,10 +49,15 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Tells the circuit breaker of the container, if it has one, how it did.
+    /// Tells the circuit breaker of the container, if it has one, how it did, and counts that where it is asked for.
     pub(crate) fn judge(&self, route: &Route, well: bool) {
-        if let (Some(circuit), Some(backend)) = (&route.rules.balance.circuit, &self.backend) {
+        let balance = &route.rules.balance;
+        let Some(backend) = &self.backend else { return };
+        if let Some(circuit) = &balance.circuit {
             backend.judged(well, circuit);
+        }
+        if balance.counted {
+            backend.count(well && self.status < 500);
         }
     }
 }

@@ -196,20 +196,10 @@ pub fn answer_head(input: &[u8]) {
     let old = flag(flags, 0);
     let method = if flag(flags, 1) { Method::Head } else { Method::Get };
     let request = Request {
-        method,
-        method_text: 0..0,
-        target: 0..0,
-        host: 0..0,
-        id: 0..0,
-        trace: 0..0,
-        referer: 0..0,
-        agent: 0..0,
-        framing: Framing::None,
         old,
         keep_alive: !flag(flags, 2),
         websocket: flag(flags, 3) && !old && method == Method::Get,
-        expects_continue: false,
-        streamed: false,
+        ..Request::bare(method)
     };
     let Ok(Some(length)) = HeadEnd::default().find(data, false) else { return };
     let mut out = Vec::new();

@@ -22,6 +22,7 @@ pub mod fuzz;
 mod handover;
 mod head;
 mod health;
+mod hosts;
 mod io;
 mod listen;
 mod media;
@@ -130,15 +131,7 @@ impl Handle {
     /// What would be reported to the controller now, ports aside.
     #[must_use]
     pub fn status(&self) -> ProxyStatus {
-        ProxyStatus {
-            proxy: self.node.to_string(),
-            leaving: false,
-            revision: self.shared.table.load().revision,
-            certificates_revision: self.shared.certificates.load().revision,
-            draining: self.shared.draining(),
-            idle_ms: std::collections::BTreeMap::new(),
-            tcp_errors: std::collections::BTreeMap::new(),
-        }
+        control::status(&self.shared, &self.node)
     }
 }
 
@@ -171,8 +164,8 @@ impl Proxy {
         let most = settings.max_connections.map_or(max_connections(threads), |most| (most / threads).max(4));
         let (shared, wanted) =
             Shared::new(settings, bases, threads, most, https).context("cannot set TLS up")?;
-        if let Some(routes) = control::load(&control::table_path(&options.data)) {
-            shared.apply(&routes);
+        if let Some(routes) = control::load::<RouteTable>(&control::table_path(&options.data)) {
+            shared.apply(&routes.seen_from(&options.node));
         }
         if let Some(certificates) = control::load(&control::certificates_path(&options.data)) {
             shared.present(&certificates);
@@ -249,6 +242,7 @@ impl Proxy {
             let routes = tokio::spawn(control::follow_routes(
                 shared.clone(),
                 client.clone(),
+                options.node.clone(),
                 control::table_path(&options.data),
             ));
             let certificates = tokio::spawn(control::follow_certificates(

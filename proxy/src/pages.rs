@@ -28,8 +28,13 @@ impl Page {
 
     /// Writes the whole answer to `out`.
     pub(crate) fn write(self, method: Method, close: bool, html: bool, out: &mut Vec<u8>) {
-        let answer = Answer { retry_after: self.retry_after.map(u32::from), ..Answer::of(self.status) };
-        whole(&answer, "", method, close, html, out);
+        whole(&self.into(), "", method, close, html, out);
+    }
+}
+
+impl From<Page> for Answer {
+    fn from(page: Page) -> Self {
+        Self { retry_after: page.retry_after.map(u32::from), ..Self::of(page.status) }
     }
 }
 

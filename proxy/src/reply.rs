@@ -157,25 +157,9 @@ fn gather(headers: &[httparse::Header<'_>]) -> Result<Found, BadReply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::Framing;
 
     fn request(method: Method, old: bool, websocket: bool) -> Request {
-        Request {
-            method,
-            method_text: 0..0,
-            target: 0..0,
-            host: 0..0,
-            id: 0..0,
-            trace: 0..0,
-            referer: 0..0,
-            agent: 0..0,
-            framing: Framing::None,
-            old,
-            keep_alive: !old,
-            websocket,
-            expects_continue: false,
-            streamed: false,
-        }
+        Request { old, keep_alive: !old, websocket, ..Request::bare(method) }
     }
 
     fn rewrite(head: &str, request: &Request) -> Result<(Reply, String), BadReply> {

@@ -13,6 +13,7 @@ use crate::policy::gate::{Patience, Queue};
 use crate::table::{Route, Target};
 use crate::upstream::{Backend, Choice, Lease};
 use crate::worker::Worker;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Tables that may change under one request.
@@ -143,14 +144,12 @@ impl<'a> Search<'a> {
     }
 
     /// Lines that go into the head of every answer of this route; none for most.
-    pub(crate) fn extra_fields(&self, route: &Route, lease: &Lease, secure: bool) -> String {
+    pub(crate) fn extra_fields<'r>(&self, route: &'r Route, lease: &Lease, secure: bool) -> Cow<'r, str> {
         let lines = route.rules.fields(secure);
-        if lines.is_empty() && route.tokens.is_empty() {
-            return String::new(); // does not allocate
-        }
-        let mut extra = lines.to_owned();
+        let mut extra = Cow::Borrowed(lines);
         let token = balance::token_of(route, &lease.backend);
         if let Some(token) = token.filter(|token| self.wanted != Some(&token[..])) {
+            let extra = extra.to_mut();
             extra.push_str("Set-Cookie: ");
             extra.push_str(balance::COOKIE);
             extra.push('=');

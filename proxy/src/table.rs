@@ -4,7 +4,7 @@
 //! counts) that both have. Memory only.
 
 use crate::balance::{self, Shares, Token};
-use crate::fields;
+use crate::hosts;
 use crate::policy::compiled::Compiled;
 use crate::policy::keep::{AppState, Keep};
 use crate::policy::paths::{self, Ambiguous};
@@ -13,11 +13,15 @@ use crate::stats::{Stats, Totals};
 use crate::upstream::Backend;
 use berth_model::policy::{Cidr, PathRoute, Policy};
 use berth_model::route::{self, RouteTable};
+use berth_model::traffic::ContainerAnswers;
 use berth_model::{AppName, ContainerId, HostPattern, ReleaseVersion};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Notify;
+
+/// Routes by host name.
+pub(crate) type Hosts = hosts::Hosts<Arc<Route>>;
 
 /// Everything that is served.
 #[derive(Debug, Default)]
@@ -47,14 +51,6 @@ pub(crate) struct Table {
     no_rules: Option<Arc<Compiled>>,
 }
 
-/// Routes by host name.
-#[derive(Debug, Default)]
-pub(crate) struct Hosts {
-    exact: HashMap<Box<str>, Arc<Route>>,
-    /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, Arc<Route>>,
-}
-
 /// A further HTTP listener.
 #[derive(Debug)]
 pub(crate) struct HttpPort {
@@ -62,41 +58,11 @@ pub(crate) struct HttpPort {
     hosts: Hosts,
 }
 
-impl Hosts {
-    fn insert(&mut self, host: &str, route: Arc<Route>) -> Option<Arc<Route>> {
-        match host.strip_prefix("*.") {
-            Some(parent) => self.wildcard.insert(parent.into(), route),
-            None => self.exact.insert(host.into(), route),
-        }
-    }
-
-    /// Inserts one for a host that should have none yet.
-    fn add(&mut self, host: &str, route: Arc<Route>) {
-        let app = route.app.clone();
-        if self.insert(host, route).is_some() {
-            tracing::warn!(%host, %app, "two routes have this host; the last one is served");
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.exact.len() + self.wildcard.len()
-    }
-
-    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.exact.values().chain(self.wildcard.values())
-    }
-
-    /// The route of a host; an exact one beats a wildcard.
-    pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<Route>> {
-        let mut space = [0; 256];
-        self.get(fields::route_host(host, &mut space)?)
-    }
-
-    fn get(&self, name: &str) -> Option<&Arc<Route>> {
-        self.exact.get(name).or_else(|| {
-            let (label, parent) = name.split_once('.')?;
-            self.wildcard.get(parent).filter(|_| !label.is_empty())
-        })
+/// Inserts a route for a host that should have none yet.
+fn add(hosts: &mut Hosts, host: &str, route: Arc<Route>) {
+    let app = route.app.clone();
+    if hosts.insert(host, route).is_some() {
+        tracing::warn!(%host, %app, "two routes have this host; the last one is served");
     }
 }
 
@@ -160,19 +126,23 @@ impl Table {
             if rules.default_app.as_ref() == Some(&entry.app) {
                 table.default = Some(made.clone());
             }
-            table.hosts.add(entry.host.as_str(), made);
+            add(&mut table.hosts, entry.host.as_str(), made);
         }
         for listener in &routes.ports.http {
             let mut hosts = Hosts::default();
             for entry in &listener.routes {
                 let made = build.route(&mut table, &entry.app, entry.release, &entry.target, None);
-                hosts.add(entry.host.as_str(), Arc::new(Route { listener: Some(listener.port), ..made }));
+                add(
+                    &mut hosts,
+                    entry.host.as_str(),
+                    Arc::new(Route { listener: Some(listener.port), ..made }),
+                );
             }
             table.ports.insert(listener.port, HttpPort { secure: listener.secure, hosts });
         }
         for entry in &routes.ports.tls {
             let route = build.raw(&mut table, &entry.app, &entry.backends);
-            table.tls.entry(entry.port).or_default().add(entry.name.as_str(), route);
+            add(table.tls.entry(entry.port).or_default(), entry.name.as_str(), route);
         }
         for entry in &routes.ports.udp {
             let route = build.raw(&mut table, &entry.app, &entry.backends);
@@ -199,11 +169,7 @@ impl Table {
     fn put_below(&mut self, host: &HostPattern, mut paths: Vec<Arc<Route>>, build: &Build<'_>) {
         let length = |route: &Arc<Route>| route.prefix.as_ref().map_or(0, |prefix| prefix.len());
         paths.sort_by_key(|route| std::cmp::Reverse(length(route)));
-        let own = match host.as_str().strip_prefix("*.") {
-            Some(parent) => self.hosts.wildcard.get(parent),
-            None => self.hosts.get(host.as_str()),
-        };
-        let whole = match (own, paths.first()) {
+        let whole = match (self.hosts.serving(host.as_str()), paths.first()) {
             (Some(own), _) => own.like(own.target.clone(), paths),
             (None, Some(first)) => {
                 let mut missing = first.like(Target::Missing, Vec::new());
@@ -243,8 +209,8 @@ impl Table {
 
     /// Every route.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        let further = self.ports.values().flat_map(|port| port.hosts.routes());
-        let named = self.tls.values().flat_map(Hosts::routes);
+        let further = self.ports.values().flat_map(|port| port.hosts.values());
+        let named = self.tls.values().flat_map(Hosts::values);
         self.http_routes().chain(further).chain(named).chain(self.tcp.values()).chain(self.udp.values())
     }
 
@@ -303,7 +269,7 @@ impl Table {
 
     /// Every route of a host.
     pub(crate) fn http_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.hosts.routes().flat_map(|route| std::iter::once(route).chain(&route.below))
+        self.hosts.values().flat_map(|route| std::iter::once(route).chain(&route.below))
     }
 
     /// Apps of which the controller wants to know how long nobody asked, with what they had so far.
@@ -348,7 +314,7 @@ impl Build<'_> {
         let rules = table.rules_of(app, self);
         let target = match target {
             route::Target::Backends { backends } => Target::Backends(table.backends_of(backends, self)),
-            route::Target::Static { root, spa_fallback, rules } => {
+            route::Target::Static { root, spa_fallback, rules, .. } => {
                 Target::Static(Site::new(root.as_ref(), self.bases, *spa_fallback, rules))
             }
             route::Target::NoWeb => Target::NoWeb,
@@ -373,6 +339,22 @@ impl Build<'_> {
             rules,
             target,
         }
+    }
+}
+
+impl Table {
+    /// What the containers whose answers are counted got since the last call.
+    pub(crate) fn take_counts(&self) -> BTreeMap<ContainerId, ContainerAnswers> {
+        let mut counts: BTreeMap<ContainerId, ContainerAnswers> = BTreeMap::new();
+        for backend in self.backends.values() {
+            let new = backend.take_counts();
+            if new.requests > 0 {
+                let sum = counts.entry(backend.name.container.clone()).or_default();
+                sum.requests += new.requests;
+                sum.errors += new.errors;
+            }
+        }
+        counts
     }
 }
 

@@ -83,8 +83,9 @@ async fn follow(shared: Arc<Shared>, client: Client, proxy: String) {
         let apps = before.delta(&table).collect();
         let span = now.duration_since(std::mem::replace(&mut since, now));
         let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let report = TrafficReport { proxy: proxy.clone(), span_ms, apps };
-        if report.apps.is_empty() {
+        let containers = table.take_counts();
+        let report = TrafficReport { proxy: proxy.clone(), span_ms, apps, containers };
+        if report.apps.is_empty() && report.containers.is_empty() {
             continue;
         }
         let sending = client.call(Method::POST, route::TRAFFIC_PATH, Some(&report));

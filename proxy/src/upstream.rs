@@ -4,6 +4,7 @@
 //! container. A backend is named by (container, incarnation, address); its connections live in slots of the backend
 //! itself, one slot a thread, so no other backend can ever be handed one of them.
 
+use crate::connection::keep_alive;
 use crate::io;
 use crate::policy::keep::AppState;
 use crate::settings::{MAX_IDLE_UPSTREAM, Settings};
@@ -11,6 +12,7 @@ use crate::upstream2::Pool;
 use berth_model::policy::Circuit;
 use berth_model::ports::AppProtocol;
 use berth_model::route;
+use berth_model::traffic::ContainerAnswers;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,8 @@ use tokio::sync::Notify;
 
 /// Longest time a backend that refuses connections is passed over.
 const MAX_EJECTION: Duration = Duration::from_secs(8);
+/// How long an app may be silent before the kernel asks whether its machine is there; 6 s later it is gone.
+const ASKED_AFTER: Duration = Duration::from_secs(8);
 
 /// One life of one container, as long as anything refers to it.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(crate) struct Backend {
     trial_until: AtomicU64,
     /// Its active checks fail.
     unwell: AtomicBool,
+    /// Requests since this was last asked, where they are counted, and those that went wrong.
+    counted: [AtomicU64; 2],
     slots: Box<[Mutex<Vec<Idle>>]>,
     /// Connections of HTTP/2, if that is what it speaks.
     pub(crate) http2: Pool,
@@ -70,6 +76,7 @@ impl Backend {
             open_until: AtomicU64::new(0),
             trial_until: AtomicU64::new(0),
             unwell: AtomicBool::new(false),
+            counted: Default::default(),
             slots: (0..threads).map(|_| Mutex::default()).collect(),
             http2: Pool::new(if name.protocol == AppProtocol::H2c { threads } else { 0 }),
             name,
@@ -139,6 +146,24 @@ impl Backend {
             self.open_until.store(self.now_ms() + circuit.open_ms.max(1), Ordering::Relaxed);
             self.trial_until.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a request that it got.
+    pub(crate) fn count(&self, well: bool) {
+        self.counted[0].fetch_add(1, Ordering::Relaxed);
+        if !well {
+            self.counted[1].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted since the last call.
+    pub(crate) fn take_counts(&self) -> ContainerAnswers {
+        let [requests, errors] = &self.counted;
+        if requests.load(Ordering::Relaxed) == 0 {
+            return ContainerAnswers::default();
+        }
+        let errors = errors.swap(0, Ordering::Relaxed);
+        ContainerAnswers { requests: requests.swap(0, Ordering::Relaxed), errors }
     }
 
     /// It could not be connected to, or died under a request: others are preferred for a while.
@@ -305,6 +330,7 @@ pub(crate) async fn connect_within(lease: &Lease, within: Duration) -> Result<Co
         return Err(Error::from(ErrorKind::ConnectionRefused));
     }
     stream.set_nodelay(true)?;
+    keep_alive(&stream, ASKED_AFTER);
     Ok(Connection { stream, reused: false })
 }
 

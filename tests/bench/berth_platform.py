@@ -29,12 +29,13 @@ def until(condition, seconds, what):
 
 
 class Berth:
-    def __init__(self):
+    def __init__(self, https=0):
+        """With `https`, a port, TLS is served there."""
         self.binary = os.environ.get("BERTH_BIN", str(ROOT / "target/release/berth"))
         self.data = tempfile.mkdtemp(prefix="berth-bench-")
         self.http, self.ssh, self.api = free_port(), free_port(), free_port()
         stacks = os.environ.get("BERTH_STACK_DIR", str(ROOT / "target/stacks"))
-        self.https = int(os.environ.get("BERTH_HTTPS_PORT", "0"))
+        self.https = https
         secure = ["--https", f"127.0.0.1:{self.https}"] if self.https else []
         self.log = open(f"{self.data}/up.log", "wb")
         self.up = subprocess.Popen(

@@ -136,9 +136,8 @@ def main():
     own = f"/tmp/berth-endure-{os.getpid()}"
     shutil.copy2(binary, own)
     os.environ["BERTH_BIN"] = own
-    os.environ["BERTH_HTTPS_PORT"] = str(free_port())
     try:
-        with Berth() as berth:
+        with Berth(https=free_port()) as berth:
             directories = {app: berth.repo(app, "python-flask") for app in (TLS_APP, PLAIN_APP)}
             for app, directory in directories.items():
                 push(berth, directory, "hello from one")

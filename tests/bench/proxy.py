@@ -54,7 +54,7 @@ def h2load(name, seconds, connections, _folder):
 
 
 def echo(name, seconds, connections, _folder):
-    return [str(example("echo")), "load", f"127.0.0.1:{PLAIN[name]}", HOST, str(connections), str(seconds)]
+    return [str(example("echo")), "load", f"127.0.0.1:{PLAIN[name]}", str(connections), str(seconds)]
 
 
 CASES = {

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test runner talks to its terminal")]
 
 mod apps;
+mod backup;
 mod buildah;
 mod buildpacks;
 mod builds;
@@ -14,13 +15,21 @@ mod commands;
 mod deploys;
 mod dockerfile;
 mod faults;
+mod guide;
 mod images;
 mod isolation;
+mod networks;
+mod observe;
 mod policies;
+mod processes;
 mod protocols;
 mod push;
+mod rollouts;
+mod runs;
 mod samples;
+mod secrets;
 mod sites;
+mod sweep;
 mod watch;
 
 use berth_tests::Berth;
@@ -81,21 +90,45 @@ fn main() -> ExitCode {
                     builds::SCENARIOS,
                     commands::SCENARIOS,
                     deploys::SCENARIOS,
+                    rollouts::SCENARIOS,
                     dockerfile::SCENARIOS,
                     images::SCENARIOS,
                     policies::SCENARIOS,
+                    processes::SCENARIOS,
+                    secrets::SCENARIOS,
                     sites::SCENARIOS,
                     protocols::SCENARIOS,
                     buildpacks::SCENARIOS,
                     watch::SCENARIOS,
+                    observe::SCENARIOS,
+                    sweep::SCENARIOS,
+                    runs::SCENARIOS,
+                    guide::SCENARIOS,
+                    backup::SCENARIOS,
                 ];
                 let mut trials: Vec<_> = lists.iter().flat_map(|list| gentle(shared, list)).collect();
                 trials.extend(gentle(shared, isolation::SCENARIOS));
+                trials.extend(gentle(shared, networks::SCENARIOS));
                 trials
             },
             2,
         ),
-        (|shared| [faults::SCENARIOS, certs::ROUGH].iter().flat_map(|list| rough(shared, list)).collect(), 1),
+        (
+            |shared| {
+                [
+                    faults::SCENARIOS,
+                    certs::ROUGH,
+                    processes::ROUGH,
+                    rollouts::ROUGH,
+                    runs::ROUGH,
+                    secrets::ROUGH,
+                ]
+                .iter()
+                .flat_map(|list| rough(shared, list))
+                .collect()
+            },
+            1,
+        ),
     ];
     for (group, default_threads) in groups {
         // Only the names are looked at: starting a platform for nothing takes seconds.

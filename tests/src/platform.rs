@@ -104,7 +104,7 @@ pub struct Berth {
 }
 
 /// The binary under test: `BERTH_BIN`, or `berth` in the directory above the test's own binary.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("BERTH_BIN") {
         return Ok(path.into());
     }
@@ -117,7 +117,7 @@ fn binary() -> Result<PathBuf> {
 
 /// A port of this machine's that nobody has, below those that outgoing connections are given (ip(7), 32768 on): a test
 /// that stops the platform wants the same port again.
-pub(crate) fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000)?;
     loop {
@@ -143,6 +143,21 @@ impl Berth {
         berth.up()?;
         let public_key = std::fs::read(berth.key.with_extension("pub"))?;
         berth.berth_with_input(&["ssh-keys:add", "tester"], &public_key)?.success()?;
+        Ok(berth)
+    }
+
+    /// Restores `archive` to a data directory of its own and starts a platform there, as on another machine. The key that
+    /// opened `from` opens it too.
+    pub fn restored(from: &Self, archive: &Path) -> Result<Self> {
+        let data = TempDir::with_prefix("berth-test-")?;
+        let mut command = Command::new(binary()?);
+        command.arg("restore").arg(archive).arg("--data").arg(data.path()).stdin(Stdio::null());
+        run(command, None)?.success()?;
+        let key = data.path().join("test_key");
+        std::fs::copy(&from.key, &key)?; // with its mode
+        let [http, https, ssh, api] = [free_address()?, free_address()?, free_address()?, free_address()?];
+        let mut berth = Self { data, up: None, http, https, ssh, api, key };
+        berth.up()?;
         Ok(berth)
     }
 

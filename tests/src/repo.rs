@@ -19,7 +19,7 @@ pub struct Repo {
 impl Repo {
     /// A new repository on branch `main` with one commit of `files`, whose remote is `app` on `berth` over SSH.
     pub fn new(berth: &Berth, app: &str, files: Files<'_>) -> Result<Self> {
-        let repo = Self::empty(berth, app)?;
+        let repo = Self::empty(&berth.ssh_command(), &berth.remote(app))?;
         repo.write(files)?;
         repo.commit("First version")?;
         Ok(repo)
@@ -27,18 +27,19 @@ impl Repo {
 
     /// The same with the contents of a directory.
     pub fn of_directory(berth: &Berth, app: &str, from: &Path) -> Result<Self> {
-        let repo = Self::empty(berth, app)?;
+        let repo = Self::empty(&berth.ssh_command(), &berth.remote(app))?;
         let copy = Command::new("cp").arg("-a").arg(from.join(".")).arg(repo.path()).status()?;
         ensure!(copy.success(), "copying {}", from.display());
         repo.commit("First version")?;
         Ok(repo)
     }
 
-    fn empty(berth: &Berth, app: &str) -> Result<Self> {
+    /// A repository without a commit, whose remote is reached by `ssh_command`.
+    pub fn empty(ssh_command: &str, remote: &str) -> Result<Self> {
         let repo = Self {
             directory: TempDir::with_prefix("berth-repo-")?,
-            ssh_command: berth.ssh_command(),
-            remote: berth.remote(app),
+            ssh_command: ssh_command.to_owned(),
+            remote: remote.to_owned(),
         };
         for arguments in [
             &["init", "-q", "-b", "main"][..],

@@ -59,6 +59,9 @@ pub struct Spec {
     pub memory_words: String,
     /// BPF programs, installed in this order; each instruction is `code << 48 | jt << 40 | jf << 32 | k`.
     pub seccomp: Vec<Vec<u64>>,
+    /// Directories in memory, mounted last.
+    #[serde(default)]
+    pub private: Vec<Private>,
     /// Set nothing up: the container runs and its shim died. The descriptors of its `Kept` are the first packet on the
     /// connection the new shim is born with.
     #[serde(default)]
@@ -111,6 +114,17 @@ pub struct Bind {
     pub read_only: bool,
     /// Ids on disk are the container's own (plain), so the mount is shifted by the id map.
     pub shift: bool,
+}
+
+/// A directory of the container that is in memory only, with files of its user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Private {
+    /// Absolute, in the container.
+    pub target: PathBuf,
+    /// Of each file.
+    pub mode: u32,
+    /// Bytes in hexadecimal, by name.
+    pub files: Vec<(String, String)>,
 }
 
 /// What is run, at the start or by exec.

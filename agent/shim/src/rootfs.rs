@@ -6,9 +6,10 @@
 
 use crate::failure::During;
 use crate::{attach, sys};
-use berth_shim::protocol::{Cgroup, Failure, Spec};
+use berth_shim::protocol::{Cgroup, Failure, Private, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -151,7 +152,42 @@ pub(crate) fn assemble(spec: &Spec, sources: &Sources) -> Result<Assembled, Fail
         let target = attach::target(root.as_fd(), &bind.target, is_dir).during(stage)?;
         attach::put(tree, target.as_fd()).during(stage)?;
     }
+    for private in &spec.private {
+        let stage = || format!("mount {}", private.target.display());
+        let user = crate::user::lookup(root.as_fd(), &spec.process.user).ok();
+        let owner = user.map_or((0, 0), |user| (user.uid, user.gid));
+        let tree = in_memory(private, owner).during(stage)?;
+        let target = attach::target(root.as_fd(), &private.target, true).during(stage)?;
+        attach::put(&tree, target.as_fd()).during(stage)?;
+        let read_only = u64::from((DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY).bits());
+        sys::set_mount(tree.as_fd(), read_only, None, false).during(stage)?;
+    }
     Ok(Assembled { devpts, root })
+}
+
+/// A file system in memory with the files of `private`, owned by `owner`.
+fn in_memory(private: &Private, (uid, gid): (u32, u32)) -> std::io::Result<OwnedFd> {
+    // Whole pages, and some for names: 4 MiB is beyond what the agent hands over.
+    let tree =
+        attach::new_mount("tmpfs", &[("mode", "755"), ("size", "4m"), ("nr_inodes", "4096")], DATA_ONLY)?;
+    for (name, hex) in &private.files {
+        let bytes = unhex(hex).ok_or(rustix::io::Errno::INVAL)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&tree, name.as_str(), flags, Mode::from_raw_mode(0o600))?;
+        let mut file = std::fs::File::from(file);
+        file.write_all(&bytes)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(private.mode))?;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
+    Ok(tree)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    rest.is_empty().then(|| bytes.collect::<Option<Vec<u8>>>())?
 }
 
 /// Makes `root` the root and forgets everything above it.

@@ -141,6 +141,9 @@ impl Containers {
         let (mut netns, mut files) = (None, Vec::new());
         if step.program.as_ref().is_none_or(|program| program.online) {
             let attachment = self.network.attach(&step.id, &step.app, &[]).await?;
+            if !step.limits.network.is_none() {
+                self.network.limit(&step.id, step.limits.network).await?;
+            }
             files = self.network.files(&hostname, attachment.address);
             netns = Some(attachment.netns);
         }
@@ -188,6 +191,7 @@ impl Containers {
             limits: step.limits.clone(),
             binds: step.caches.iter().map(bind).collect(),
             files,
+            private: Vec::new(),
             stdio: Stdio::Piped,
             id_map: IdMap { base: step.base, count: 65_536 },
             upper: Some(step.upper.clone()),

@@ -3,6 +3,7 @@
 //! In: names and addresses. Out: kernel state. Everything can be done again: what is there already is kept.
 
 use super::netns;
+use super::shape;
 use super::subnet::Subnet;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -26,12 +27,12 @@ pub struct LinkError {
     source: rtnetlink::Error,
 }
 
-fn failed(step: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
     let step = step.into();
     move |source| LinkError { step, source }
 }
 
-fn is(error: &rtnetlink::Error, kind: io::ErrorKind) -> bool {
+pub(super) fn is(error: &rtnetlink::Error, kind: io::ErrorKind) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.to_io().kind() == kind)
 }
 
@@ -45,7 +46,7 @@ fn unless_exists(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::
 /// A conversation with the kernel about one network namespace; ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Links {
-    handle: Handle,
+    pub(super) handle: Handle,
     connection: JoinHandle<()>,
 }
 
@@ -68,7 +69,7 @@ impl Links {
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
-    async fn index(&self, name: &str) -> Result<Option<u32>, rtnetlink::Error> {
+    pub(super) async fn index(&self, name: &str) -> Result<Option<u32>, rtnetlink::Error> {
         let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
         match found.try_next().await {
             Ok(link) => Ok(link.map(|link| link.header.index)),
@@ -80,7 +81,7 @@ impl Links {
         }
     }
 
-    async fn need_index(&self, name: &str) -> Result<u32, LinkError> {
+    pub(super) async fn need_index(&self, name: &str) -> Result<u32, LinkError> {
         let found = self.index(name).await.map_err(failed(format!("look up the link {name}")))?;
         found.ok_or_else(|| LinkError {
             step: format!("find the link {name} that was just made"),
@@ -159,6 +160,13 @@ impl Links {
         Ok(index)
     }
 
+    /// Turns IPv6 off on the link `name`, where the kernel has it.
+    pub(super) fn without_ipv6(&self, name: &str) {
+        if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+            tracing::debug!(%error, %name, "cannot turn IPv6 off");
+        }
+    }
+
     /// A pair of devices: `name` as an isolated port of `bridge`, its peer as `eth0` in `netns`.
     pub(super) async fn pair(
         &self,
@@ -166,23 +174,23 @@ impl Links {
         bridge: u32,
         netns: &File,
         address: Ipv4Addr,
+        mtu: Option<u32>,
     ) -> Result<(), LinkError> {
         // The same hardware address for the same IP address: a neighbour entry left over from a predecessor is right.
         let [a, b, c, d] = address.octets();
         let peer = LinkMessageBuilder::<LinkUnspec>::default()
             .name("eth0")
             .address(vec![0x02, 0xbe, a, b, c, d])
-            .append_extra_attribute(LinkAttribute::NetNsFd(netns.as_raw_fd()))
-            .build();
-        let veth = LinkVeth::new(name, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-        let veth = veth.controller(bridge).build();
-        let add = self.handle.link().add(veth).execute().await;
+            .append_extra_attribute(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+        let peer = match mtu {
+            Some(mtu) => peer.mtu(mtu),
+            None => peer,
+        };
+        let veth = LinkVeth::new(name, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        let add = self.handle.link().add(veth.controller(bridge).build()).execute().await;
         add.map_err(failed(format!("create the devices {name} and eth0")))?;
         let index = self.need_index(name).await?;
-        let disable = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
-        if let Err(error) = disable {
-            tracing::debug!(%error, %name, "cannot turn IPv6 off");
-        }
+        self.without_ipv6(name);
         // The kernel takes over the port's settings before the flags, so the port is never up and not isolated.
         let port = LinkBridgePort::new(index).isolated(true).up().build();
         let change = self.handle.link().change(port).execute().await;
@@ -211,6 +219,16 @@ impl Links {
         let far = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
         let far = self.handle.route().add(far).replace().execute().await;
         far.map_err(failed(format!("route everything through {gateway}")))
+    }
+
+    /// Lets at most `kbit` kbit/s leave through the link `name` of this namespace; `None` takes a limit away.
+    pub(super) async fn shape(&self, name: &str, kbit: Option<u64>) -> Result<(), LinkError> {
+        let index = self.need_index(name).await?;
+        let index = i32::try_from(index).unwrap_or_default(); // the kernel's own type
+        shape::set(&self.handle, index, kbit).await.map_err(failed(match kbit {
+            Some(kbit) => format!("limit {name} to {kbit} kbit/s (is the module sch_tbf there?)"),
+            None => format!("take the rate limit of {name} away"),
+        }))
     }
 
     /// Removes the link `name`; nothing there is fine.

@@ -5,34 +5,54 @@
 //! so that a new agent goes on where a killed one stopped.
 //!
 //! Container to world: `eth0` → bridge → the node's routing, source rewritten to the node's. World to container: only
-//! published ports. Container to container or to the node: refused ([`rules`]).
+//! published ports. Container to the node: refused. Container to container: refused unless their apps share a network, on this
+//! node or another ([`rules`], [`overlay`]).
 
 pub mod addresses;
+mod genl;
 mod links;
+mod names;
 mod netns;
+mod overlay;
+mod reach;
 pub mod resolver;
 pub mod rules;
+mod shape;
 pub mod subnet;
+mod tunnel;
+mod wireguard;
 
 pub use links::LinkError;
+pub use overlay::Mode;
 
 use crate::files;
 use addresses::{Addresses, LeaseError};
-use berth_model::container::{Protocol, PublishedPort};
+use berth_model::container::{NetworkLimits, Protocol, PublishedPort};
+use berth_model::network::{NetworkReport, NetworkTable};
 use berth_model::{AppName, ContainerId};
 use links::Links;
+use overlay::{Overlay, Way};
+use reach::Elements;
 use resolver::Resolution;
 use rules::{Facts, RulesError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use subnet::{Subnet, SubnetError};
 use tokio_util::sync::CancellationToken;
 
 /// How often Docker's chain is looked at: Docker may be installed or restarted at any time.
 const DOCKER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What the controller said last of other nodes and of networks, under Berth's data directory.
+const TABLE: &str = "agent/network.json";
+
+/// This node's private key of WireGuard, under Berth's data directory.
+const KEY: &str = "agent/wireguard.key";
 
 /// One container's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,10 +109,60 @@ pub struct Network {
     bridge: u32,
     subnet: Subnet,
     resolution: Resolution,
-    book: std::sync::Mutex<Addresses>,
+    known: Arc<Known>,
+    /// Whether the kernel's rules can tell if somebody listens (nft(8), `socket`).
+    tells_listeners: AtomicBool,
     /// The rules in force; held while new ones are applied.
-    applied: tokio::sync::Mutex<String>,
+    applied: tokio::sync::Mutex<Option<Applied>>,
+    /// `DIR/agent/network.json`.
+    table_path: PathBuf,
+    /// `DIR/agent/wireguard.key`, there as soon as there are other nodes.
+    key_path: PathBuf,
+    mode: Mode,
+    way: std::sync::Mutex<Way>,
+    /// Held while the way to other nodes is made.
+    converging: tokio::sync::Mutex<()>,
     stop: CancellationToken,
+}
+
+/// Who has which address, here and elsewhere.
+#[derive(Debug)]
+struct Known {
+    subnet: Subnet,
+    book: std::sync::Mutex<Addresses>,
+    /// What the controller says of other nodes and of networks.
+    table: std::sync::Mutex<Arc<NetworkTable>>,
+}
+
+impl Known {
+    fn book(&self) -> std::sync::MutexGuard<'_, Addresses> {
+        // A panic in between two steps of the book leaves it as it was before or after: each step is one assignment.
+        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn table(&self) -> Arc<NetworkTable> {
+        self.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+impl resolver::Names for Known {
+    fn lookup(&self, caller: Ipv4Addr, name: &str) -> names::Lookup {
+        let app = {
+            let book = self.book();
+            let mut leases = book.leases();
+            leases
+                .find(|(_, lease)| self.subnet.at(lease.offset) == caller)
+                .map(|(_, lease)| lease.app.clone())
+        };
+        names::lookup(&self.table(), app.as_ref(), name)
+    }
+}
+
+/// Rules in force.
+#[derive(Debug)]
+struct Applied {
+    text: String,
+    elements: Elements,
 }
 
 impl Drop for Network {
@@ -123,7 +193,12 @@ fn choosing_lock() -> io::Result<nix::fcntl::Flock<std::fs::File>> {
 
 impl Network {
     /// Makes or takes over the bridge and the rules of `instance`. `data` is Berth's data directory.
-    pub async fn open(instance: &str, data: &Path, wanted: Option<&str>) -> Result<Self, NetworkError> {
+    pub async fn open(
+        instance: &str,
+        data: &Path,
+        wanted: Option<&str>,
+        mode: Mode,
+    ) -> Result<Self, NetworkError> {
         let wanted: Option<Subnet> = wanted.map(str::parse).transpose()?;
         let book_path = data.join("agent/net.json");
         let links = Links::here().map_err(io_failed("talk to the kernel about links"))?;
@@ -157,14 +232,17 @@ impl Network {
         let resolved = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
         let resolution = resolver::decide(&conf, resolved.as_deref(), &links.own_addresses().await?);
         let stop = CancellationToken::new();
-        if resolution.needs_forwarder() {
-            let (upstream, stop) = (resolution.upstream.clone(), stop.clone());
-            tokio::spawn(async move {
-                if let Err(error) = resolver::forward(subnet.gateway(), upstream, stop).await {
-                    tracing::error!(%error, "cannot answer DNS queries of containers: they resolve no names");
-                }
-            });
-        }
+        let known = Arc::new(Known {
+            subnet,
+            book: std::sync::Mutex::new(book),
+            table: std::sync::Mutex::new(Arc::new(load_table(&data.join(TABLE)))),
+        });
+        let (upstream, names, until) = (resolution.upstream.clone(), known.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = resolver::serve(subnet.gateway(), upstream, names, until).await {
+                tracing::error!(%error, "cannot answer DNS queries of containers: they resolve no names of others");
+            }
+        });
         let network = Self {
             instance: instance.to_owned(),
             book_path,
@@ -172,11 +250,17 @@ impl Network {
             bridge,
             subnet,
             resolution,
-            book: std::sync::Mutex::new(book),
-            applied: tokio::sync::Mutex::new(String::new()),
+            known,
+            tells_listeners: AtomicBool::new(true),
+            applied: tokio::sync::Mutex::new(None),
+            table_path: data.join(TABLE),
+            key_path: data.join(KEY),
+            mode,
+            way: std::sync::Mutex::default(),
+            converging: tokio::sync::Mutex::new(()),
             stop: stop.clone(),
         };
-        network.apply().await?;
+        network.converge().await?;
         let instance = network.instance.clone();
         tokio::spawn(async move {
             loop {
@@ -197,8 +281,7 @@ impl Network {
     }
 
     fn book(&self) -> std::sync::MutexGuard<'_, Addresses> {
-        // A panic in between two steps of the book leaves it as it was before or after: each step is one assignment.
-        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known.book()
     }
 
     /// Gives `id` its namespace, address and ports; when it has them already, the same again.
@@ -231,14 +314,31 @@ impl Network {
                 netns.try_clone().map_err(io_failed(format!("open the network namespace of {id}")))?;
             let inside =
                 Links::inside(inside).await.map_err(io_failed(format!("enter the network of {id}")))?;
-            self.links.pair(&name, self.bridge, &netns, address).await?;
+            let mtu = self.way().mtu;
+            self.links.pair(&name, self.bridge, &netns, address, mtu).await?;
             inside.configure(address, self.subnet.gateway()).await?;
         }
-        if !lease.published.is_empty() {
+        if !lease.published.is_empty() || self.table().apps.contains_key(app) {
             self.apply().await?;
         }
         let gateway = self.subnet.gateway();
         Ok(Attachment { netns: path, address, gateway, published: lease.published })
+    }
+
+    /// Limits how fast `id`, which is attached, may send and receive. What it sends is held back inside its own namespace, by its
+    /// own device, which it has no right to change; what it receives, at the node's end of the pair.
+    pub async fn limit(&self, id: &ContainerId, limits: NetworkLimits) -> Result<(), NetworkError> {
+        let lease = self.book().lease(id).cloned();
+        let path = netns::directory(&self.instance).join(id.as_str());
+        let open = io_failed(format!("open the network namespace of {id}"));
+        let (Some(lease), Some(netns)) = (lease, netns::open(&path).map_err(open)?) else {
+            let gone = io::Error::from(io::ErrorKind::NotFound);
+            return Err(io_failed(format!("find the network of {id}"))(gone));
+        };
+        let inside = Links::inside(netns).await.map_err(io_failed(format!("enter the network of {id}")))?;
+        inside.shape("eth0", limits.egress_kbit).await?;
+        let port = rules::port_name(&self.instance, lease.offset);
+        Ok(self.links.shape(&port, limits.ingress_kbit).await?)
     }
 
     /// Takes everything back that `id` has; its address rests for a while. Nothing there is fine.
@@ -252,7 +352,7 @@ impl Network {
                 book.give_back(id, now_ms());
                 save(&self.book_path, &book)?;
             }
-            if !lease.published.is_empty() {
+            if !lease.published.is_empty() || self.table().apps.contains_key(&lease.app) {
                 self.apply().await?;
             }
         }
@@ -295,25 +395,138 @@ impl Network {
         ]
     }
 
+    /// What the controller said last.
+    fn table(&self) -> Arc<NetworkTable> {
+        self.known.table()
+    }
+
+    fn way(&self) -> Way {
+        self.way.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn set_way(&self, way: Way) {
+        let mut now = self.way.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(error) = way.error.as_ref().filter(|error| now.error.as_ref() != Some(error)) {
+            tracing::error!(%error, "containers of other nodes are out of reach");
+        }
+        if way.ways.vxlan > 0
+            && let Some(why) = way.unencrypted.as_ref().filter(|why| now.unencrypted.as_ref() != Some(why))
+        {
+            tracing::warn!(%why, "packets to other nodes are not encrypted");
+        }
+        *now = way;
+    }
+
+    /// The revision of what the controller said last; 0 before it said anything.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.table().revision
+    }
+
+    /// Takes over what the controller says of other nodes and of networks: first on disk, then in effect.
+    pub async fn set_table(&self, table: NetworkTable) -> Result<(), NetworkError> {
+        files::store(&self.table_path, &table, files::Durability::Rename)
+            .map_err(io_failed(format!("write {}", self.table_path.display())))?;
+        *self.known.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(table);
+        self.converge().await
+    }
+
+    /// What the controller is told.
+    #[must_use]
+    pub fn report(&self) -> NetworkReport {
+        let Way { port, wireguard, ways, unencrypted, error, .. } = self.way();
+        let table = self.table();
+        let book = self.book();
+        let on_networks = book.leases().filter(|(_, lease)| table.apps.contains_key(&lease.app));
+        let addresses = on_networks.map(|(_, lease)| (self.subnet.at(lease.offset), lease.app.clone()));
+        let (subnet, addresses) = (self.subnet.to_string(), addresses.collect());
+        NetworkReport { subnet, port, wireguard, ways, unencrypted, error, addresses }
+    }
+
+    /// Makes the way to other nodes and the rules what they are to be. A way that cannot be made is reported, and holds back
+    /// nothing else.
+    pub async fn converge(&self) -> Result<(), NetworkError> {
+        let _turn = self.converging.lock().await;
+        let table = self.table();
+        let (mut peers, bad) = overlay::peers(&table, self.subnet, self.mode);
+        // What runs on this machine too is behind a bridge of it already.
+        let own = self.links.own_addresses().await?;
+        peers.retain(|peer| !peer.address.is_loopback() && !own.contains(&IpAddr::V4(peer.address)));
+        let said = (!bad.is_empty()).then(|| bad.join("; "));
+        if peers.is_empty() {
+            self.set_way(Way { error: said, ..Way::default() });
+            Overlay::remove(&self.links, &self.instance).await?;
+            return self.apply().await;
+        }
+        let (links, instance) = (&self.links, self.instance.as_str());
+        let overlay = Overlay { links, instance, own: self.subnet, mode: self.mode, key: &self.key_path };
+        let mut way = overlay.prepare(&peers, &table, &self.way()).await;
+        way.error = way.error.or(said);
+        self.set_way(way.clone());
+        // The devices take nothing from anybody before the rules say from whom.
+        self.apply().await?;
+        let ports = way.ports();
+        overlay.converge(&peers, table.address, &mut way).await;
+        let closed = way.ports() != ports;
+        self.set_way(way);
+        if closed { self.apply().await } else { Ok(()) }
+    }
+
     /// Puts the rules in force if they are not. Callers that wait for each other find their ports applied with those
     /// of the first one.
     async fn apply(&self) -> Result<(), NetworkError> {
         let mut applied = self.applied.lock().await;
-        let published: BTreeMap<(Protocol, u16), (Ipv4Addr, u16)> = {
+        let table = self.table();
+        let (peers, _) = overlay::peers(&table, self.subnet, self.mode);
+        let (published, elements) = {
             let book = self.book();
             let to = |(offset, port)| (self.subnet.at(offset), port);
-            book.published().into_iter().map(|(from, target)| (from, to(target))).collect()
+            let published: BTreeMap<(Protocol, u16), (Ipv4Addr, u16)> =
+                book.published().into_iter().map(|(from, target)| (from, to(target))).collect();
+            let own = book.leases().map(|(_, lease)| (lease.app.clone(), self.subnet.at(lease.offset)));
+            (published, reach::elements(&table, &peers, self.subnet, own))
         };
-        let text = rules::text(&Facts {
-            instance: &self.instance,
-            subnet: self.subnet,
-            resolver: self.resolution.needs_forwarder(),
-            published: &published,
-        });
-        if *applied != text {
-            rules::apply(&text).await?;
-            *applied = text;
+        let (vxlan, wireguard) = self.way().ports();
+        let text = |stand_in| {
+            rules::text(&Facts {
+                instance: &self.instance,
+                subnet: self.subnet,
+                stand_in,
+                published: &published,
+                vxlan,
+                wireguard,
+            })
+        };
+        let tells = self.tells_listeners.load(Ordering::Relaxed);
+        let stand_in = self.resolution.direct.first().copied().filter(|_| tells);
+        let wanted = text(stand_in);
+        if let Some(now) = applied.as_mut().filter(|now| now.text == wanted) {
+            let change = elements.after(&now.elements, &self.instance);
+            if change.is_empty() {
+                return Ok(());
+            }
+            match rules::apply(&change).await {
+                Ok(()) => {
+                    now.elements = elements;
+                    return Ok(());
+                }
+                // Somebody else changed them: written anew.
+                Err(error) => tracing::warn!(%error, "the packet rules are not as they were left"),
+            }
         }
+        *applied = None;
+        let filled = elements.text(&self.instance);
+        let mut done = (rules::apply(&format!("{wanted}{filled}")).await, wanted);
+        if let (Err(RulesError::Refused(why)), Some(_)) = (&done.0, stand_in) {
+            let without = text(None);
+            if rules::apply(&format!("{without}{filled}")).await.is_ok() {
+                tracing::warn!(%why, "containers resolve no names while the agent is away: is the kernel module nft_socket there?");
+                self.tells_listeners.store(false, Ordering::Relaxed);
+                done = (Ok(()), without);
+            }
+        }
+        done.0?;
+        *applied = Some(Applied { text: done.1, elements });
         Ok(())
     }
 }
@@ -325,10 +538,26 @@ pub async fn remove_all(instance: &str) -> Result<(), NetworkError> {
         links.remove(&name).await?;
     }
     netns::remove_all(instance).map_err(io_failed("remove the network namespaces"))?;
+    Overlay::remove(&links, instance).await?;
     links.remove(&rules::bridge_name(instance)).await?;
     rules::pass_docker(instance, false).await;
     rules::apply(&rules::removal(instance)).await?;
     Ok(())
+}
+
+/// The subnet that the containers of this data directory have, if it was used before.
+pub fn remembered_subnet(data: &Path) -> Result<Option<String>, NetworkError> {
+    Ok(load(&data.join("agent/net.json"))?.map(|book| book.subnet.to_string()))
+}
+
+/// The IPv4 networks that this machine knows, but those of `data` itself.
+pub async fn known_networks(data: &Path) -> Result<Vec<String>, NetworkError> {
+    let own = load(&data.join("agent/net.json"))?.map(|book| book.subnet);
+    let links = Links::here().map_err(io_failed("talk to the kernel about links"))?;
+    let networks = links.networks().await?.into_iter();
+    let others: BTreeSet<String> =
+        networks.filter(|net| Some(*net) != own).map(|net| net.to_string()).collect();
+    Ok(others.into_iter().collect())
 }
 
 fn load(path: &Path) -> Result<Option<Addresses>, NetworkError> {
@@ -341,6 +570,15 @@ fn load(path: &Path) -> Result<Option<Addresses>, NetworkError> {
         }
         Err(error) => Err(io_failed(format!("read {}", path.display()))(error)),
     }
+}
+
+/// The table on disk. One that is lost is the controller's to send again.
+fn load_table(path: &Path) -> NetworkTable {
+    let loaded = files::load(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %path.display(), "cannot read what is known of other nodes");
+        None
+    });
+    loaded.unwrap_or_default()
 }
 
 fn save(path: &Path, book: &Addresses) -> Result<(), NetworkError> {

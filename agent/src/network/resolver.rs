@@ -1,18 +1,26 @@
 //! Name resolution of containers.
 //!
-//! In: the node's `resolv.conf`. Out: the containers' one, and, when the node's own resolver is out of their reach (it
-//! listens on loopback, on an address of the node itself, on a link-local one or on IPv6), a small forwarder on the
-//! gateway address.
+//! In: the node's `resolv.conf`, queries. Out: the containers' `resolv.conf`, which names the node's gateway address, and answers
+//! there: of containers' [`names`](super::names) from the table, of everything else from the node's own servers. While no agent
+//! runs, the packet rules send queries to the first of those that containers can reach themselves ([`Resolution::direct`]).
 
+use super::names::{Lookup, Query};
+use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Queries forwarded at one time; more are dropped, and the client asks again.
 const PARALLEL: usize = 256;
+/// The same of one container.
+const PARALLEL_EACH: usize = 64;
+/// Longest conversation over TCP.
+const LONGEST: Duration = Duration::from_secs(60);
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Name servers that glibc looks at (`resolv.conf(5)`, MAXNS).
@@ -21,7 +29,7 @@ const MAX_SERVERS: usize = 3;
 /// How containers resolve names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// What their `resolv.conf` names; empty for the gateway.
+    /// Servers that they reach without the agent.
     pub direct: Vec<Ipv4Addr>,
     /// Where the forwarder asks.
     pub upstream: Vec<IpAddr>,
@@ -53,32 +61,72 @@ pub fn decide(conf: &str, resolved: Option<&str>, own: &[IpAddr]) -> Resolution 
 }
 
 impl Resolution {
-    /// Whether the forwarder must run.
-    #[must_use]
-    pub fn needs_forwarder(&self) -> bool {
-        self.direct.is_empty()
-    }
-
     /// The containers' `/etc/resolv.conf`.
     #[must_use]
     pub fn file(&self, gateway: Ipv4Addr) -> String {
-        let servers = if self.direct.is_empty() { vec![gateway] } else { self.direct.clone() };
-        let servers = servers.iter().map(|server| format!("nameserver {server}\n"));
-        servers.chain(self.rest.iter().map(|line| format!("{line}\n"))).collect()
+        let rest = self.rest.iter().map(|line| format!("{line}\n"));
+        std::iter::once(format!("nameserver {gateway}\n")).chain(rest).collect()
     }
 }
 
-/// Forwards queries that arrive on port 53 of `listen` to the first of `upstream` that answers, until `stop` fires.
-pub async fn forward(
+/// What names are looked up in.
+pub(super) trait Names: Send + Sync + 'static {
+    /// What `name` is to the container at `caller`.
+    fn lookup(&self, caller: Ipv4Addr, name: &str) -> Lookup;
+}
+
+/// Places of those who ask; one container never has more than [`PARALLEL_EACH`].
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    each: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One place; free again when it is dropped.
+struct Place {
+    places: Arc<Places>,
+    caller: IpAddr,
+    _one: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, caller: IpAddr) -> Option<Place> {
+        let one = self.all.clone().try_acquire_owned().ok()?;
+        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = each.entry(caller).or_default();
+        if *count >= PARALLEL_EACH {
+            return None;
+        }
+        *count += 1;
+        Some(Place { places: self.clone(), caller, _one: one })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut each = self.places.each.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = each.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                each.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// Answers queries that arrive on port 53 of `listen` until `stop` fires: from `names`, or as the first of `upstream` does that
+/// answers.
+pub(super) async fn serve(
     listen: Ipv4Addr,
     upstream: Vec<IpAddr>,
+    names: Arc<dyn Names>,
     stop: CancellationToken,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let udp = Arc::new(UdpSocket::bind((listen, 53)).await?);
     let tcp = TcpListener::bind((listen, 53)).await?;
     let upstream: Arc<[SocketAddr]> =
         upstream.into_iter().map(|server| SocketAddr::new(server, 53)).collect();
-    let slots = Arc::new(Semaphore::new(PARALLEL));
+    let places = Arc::new(Places { all: Arc::new(Semaphore::new(PARALLEL)), each: Mutex::default() });
     let mut buffer = vec![0_u8; 4096];
     loop {
         // Every arm is cancel-safe.
@@ -86,32 +134,86 @@ pub async fn forward(
             () = stop.cancelled() => return Ok(()),
             received = udp.recv_from(&mut buffer) => {
                 let Ok((length, from)) = received else { continue };
-                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-                let (query, upstream, udp) = (buffer[..length].to_vec(), upstream.clone(), udp.clone());
+                let query = &buffer[..length];
+                if let Some(answer) = answered(&*names, from.ip(), query) {
+                    // A full socket buffer loses an answer; the client asks again.
+                    let _ = udp.try_send_to(&answer, from);
+                    continue;
+                }
+                let Some(place) = places.take(from.ip()) else { continue };
+                let (query, upstream, udp) = (query.to_vec(), upstream.clone(), udp.clone());
                 tokio::spawn(async move {
                     if let Some(answer) = ask(&query, &upstream).await {
                         let _ = udp.send_to(&answer, from).await;
                     }
-                    drop(slot);
+                    drop(place);
                 });
             }
             accepted = tcp.accept() => {
-                let Ok((mut client, _)) = accepted else { continue };
-                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-                let upstream = upstream.clone();
+                let Ok((client, from)) = accepted else { continue };
+                let Some(place) = places.take(from.ip()) else { continue };
+                let (upstream, names) = (upstream.clone(), names.clone());
                 tokio::spawn(async move {
-                    for server in upstream.iter() {
-                        if let Ok(Ok(mut server)) = tokio::time::timeout(TIMEOUT, TcpStream::connect(server)).await {
-                            let copy = tokio::io::copy_bidirectional(&mut client, &mut server);
-                            let _ = tokio::time::timeout(TIMEOUT * 6, copy).await;
-                            break;
-                        }
-                    }
-                    drop(slot);
+                    let talk = talk(client, from.ip(), &upstream, &*names);
+                    let _ = tokio::time::timeout(LONGEST, talk).await;
+                    drop(place);
                 });
             }
         }
     }
+}
+
+/// The answer to a query about one of our names.
+fn answered(names: &dyn Names, caller: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
+    let IpAddr::V4(caller) = caller else { return None };
+    let query = Query::parse(message)?;
+    query.answer(&names.lookup(caller, &query.name))
+}
+
+/// Queries over TCP, each after its length (RFC 1035 §4.2.2), one after the other.
+async fn talk(
+    mut client: TcpStream,
+    caller: IpAddr,
+    upstream: &[SocketAddr],
+    names: &dyn Names,
+) -> io::Result<()> {
+    loop {
+        let query = match tokio::time::timeout(TIMEOUT, message(&mut client)).await {
+            Ok(query) => query?,
+            Err(_) => return Ok(()),
+        };
+        let answer = match answered(names, caller, &query) {
+            Some(answer) => Some(answer),
+            None => ask_tcp(&query, upstream).await,
+        };
+        let Some(answer) = answer else { return Ok(()) };
+        write_message(&mut client, &answer).await?;
+    }
+}
+
+async fn message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), message].concat()).await
+}
+
+async fn ask_tcp(query: &[u8], upstream: &[SocketAddr]) -> Option<Vec<u8>> {
+    for server in upstream {
+        let attempt = async {
+            let mut server = TcpStream::connect(server).await?;
+            write_message(&mut server, query).await?;
+            message(&mut server).await
+        };
+        if let Ok(Ok(answer)) = tokio::time::timeout(TIMEOUT, attempt).await {
+            return Some(answer);
+        }
+    }
+    None
 }
 
 async fn ask(query: &[u8], upstream: &[SocketAddr]) -> Option<Vec<u8>> {
@@ -146,10 +248,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reachable_server_is_used_as_it_is() {
+    fn a_reachable_server_stands_in() {
         let found = decide("nameserver 10.255.255.53\nsearch lan\n", None, &[]);
-        assert!(!found.needs_forwarder());
-        assert_eq!(found.file(Ipv4Addr::new(10, 0, 0, 1)), "nameserver 10.255.255.53\nsearch lan\n");
+        assert_eq!(found.direct, [Ipv4Addr::new(10, 255, 255, 53)]);
+        assert_eq!(found.file(Ipv4Addr::new(10, 0, 0, 1)), "nameserver 10.0.0.1\nsearch lan\n");
     }
 
     #[test]
@@ -159,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_out_of_reach_need_the_forwarder() {
+    fn servers_out_of_reach_do_not() {
         let own = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2))];
         for conf in [
             "nameserver 127.0.0.1",
@@ -169,9 +271,19 @@ mod tests {
             "",
         ] {
             let found = decide(conf, None, &own);
-            assert!(found.needs_forwarder(), "{conf:?}");
+            assert!(found.direct.is_empty(), "{conf:?}");
             assert!(!found.upstream.is_empty());
-            assert_eq!(found.file(Ipv4Addr::new(10, 0, 0, 1)), "nameserver 10.0.0.1\n");
         }
+    }
+
+    #[test]
+    fn one_container_does_not_take_every_place() {
+        let places = Arc::new(Places { all: Arc::new(Semaphore::new(PARALLEL)), each: Mutex::default() });
+        let greedy = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+        let taken: Vec<Place> = (0..PARALLEL).filter_map(|_| places.take(greedy)).collect();
+        assert_eq!(taken.len(), PARALLEL_EACH);
+        assert!(places.take(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3))).is_some());
+        drop(taken);
+        assert!(places.take(greedy).is_some());
     }
 }

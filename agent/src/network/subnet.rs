@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 /// An IPv4 network in CIDR notation; host bits are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subnet {
     base: u32,
@@ -64,7 +64,21 @@ impl Subnet {
         2..end - 1
     }
 
-    fn overlaps(self, other: Self) -> bool {
+    /// The last address of it.
+    #[must_use]
+    pub fn last(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base | !mask(self.prefix))
+    }
+
+    /// Whether it holds `address`.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address) & mask(self.prefix) == self.base
+    }
+
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
         let common = mask(self.prefix.min(other.prefix));
         self.base & common == other.base & common
     }

@@ -2,6 +2,7 @@
 
 use berth_model::ContainerId;
 use berth_model::container::Limits;
+use berth_model::secrets::SecretBytes;
 use std::path::PathBuf;
 
 /// One container to be created.
@@ -34,6 +35,8 @@ pub struct Bundle {
     pub binds: Vec<Bind>,
     /// Small read-only files inside it: `/etc/resolv.conf` and such.
     pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// Files of its user alone that are in memory only.
+    pub private: Vec<Private>,
     /// Where input and output of the first process go.
     pub stdio: Stdio,
     /// Which ids of the node stand for the container's.
@@ -54,6 +57,17 @@ pub struct Bind {
     pub read_only: bool,
     /// Make `source` as a directory owned by the container's root when it does not exist.
     pub create: bool,
+}
+
+/// A directory inside that is in memory only: never on the node's disk.
+#[derive(Clone, Debug)]
+pub struct Private {
+    /// Absolute; made if missing.
+    pub target: PathBuf,
+    /// Of each file, such as 0o400.
+    pub mode: u32,
+    /// Its files by name, at most a few MiB in all.
+    pub files: Vec<(String, SecretBytes)>,
 }
 
 /// Where input and output of a container's first process go.
@@ -109,4 +123,6 @@ pub struct Stats {
     pub pids: u64,
     /// Processes the kernel killed for memory.
     pub oom_kills: u64,
+    /// Bytes read from disks and written to them, where the kernel counts that for its cgroup.
+    pub io_bytes: Option<(u64, u64)>,
 }

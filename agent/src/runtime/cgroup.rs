@@ -5,7 +5,7 @@
 //! controller is v2, anything else is v1 per controller (a hybrid machine's cgroup2 has no controllers to give).
 
 use super::{RuntimeError, Stats};
-use berth_model::container::Limits;
+use berth_model::container::{IoLimits, Limits};
 use berth_shim::protocol::Cgroup;
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How long killed processes may take to leave their cgroup.
 const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 /// v1 hierarchies we use, when they are there; the first two must be.
-const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+const V1_CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "blkio"];
 
 /// This machine's cgroups, as far as they are ours.
 #[derive(Clone, Debug)]
@@ -115,6 +115,15 @@ impl Cgroups {
                 )));
             }
         }
+        // Only limits of io need it, and they say so if it is not to be had.
+        roots.retain(|root| {
+            let base = root.dir.parent().unwrap_or(&root.dir);
+            let had = root.controllers.iter().any(|c| c != "blkio") || make(base).is_ok();
+            if !had {
+                tracing::warn!(dir = %base.display(), "disk traffic cannot be limited: no cgroup can be made there");
+            }
+            had
+        });
         for root in &roots {
             let base = root.dir.parent().unwrap_or(&root.dir);
             make(base)?;
@@ -139,15 +148,15 @@ impl Cgroups {
         Group { kind: self.kind, dirs }
     }
 
-    /// Makes the cgroup of a container and sets its limits.
-    pub(super) fn create(&self, id: &str, limits: &Limits) -> Result<Group, RuntimeError> {
+    /// Makes the cgroup of a container and sets its limits. `disks` are the `major:minor` that limits of io are about.
+    pub(super) fn create(&self, id: &str, limits: &Limits, disks: &[String]) -> Result<Group, RuntimeError> {
         let group = self.group(id);
         for root in &group.dirs {
             make(&root.dir)?;
         }
         let limited = match self.kind {
-            Kind::V1 => group.limit_v1(limits),
-            Kind::V2 => group.limit_v2(limits),
+            Kind::V1 => group.limit_v1(limits, disks),
+            Kind::V2 => group.limit_v2(limits, disks),
         };
         if let Err(error) = limited {
             group.kill_and_remove();
@@ -176,25 +185,31 @@ impl Cgroups {
 }
 
 impl Group {
-    fn limit_v2(&self, limits: &Limits) -> Result<(), RuntimeError> {
+    fn limit_v2(&self, limits: &Limits, disks: &[String]) -> Result<(), RuntimeError> {
         let dir = self.dir("memory")?;
         let word = |value: Option<u64>| value.map_or_else(|| "max".to_owned(), |number| number.to_string());
         write(dir, "memory.max", &word(limits.memory_mib.map(mib)))?;
-        let _ = write(dir, "memory.swap.max", "0"); // no such file without swap accounting
+        let swap = mib(swap_mib(limits)).to_string();
+        let _ = write(dir, "memory.swap.max", &swap); // no such file without swap accounting
         write(dir, "memory.oom.group", "1")?;
         write(dir, "pids.max", &word(limits.pids))?;
         let quota = limits.cpu_millis.map(|millis| (millis * 100).max(1000));
         write(dir, "cpu.max", &format!("{} 100000", word(quota)))?;
-        write(dir, "cpu.weight", &limits.cpu_weight.clamp(1, 10_000).to_string())
+        write(dir, "cpu.weight", &limits.cpu_weight.clamp(1, 10_000).to_string())?;
+        for disk in disks {
+            write(self.dir("io")?, "io.max", &io_max(disk, &limits.io))?;
+        }
+        Ok(())
     }
 
-    fn limit_v1(&self, limits: &Limits) -> Result<(), RuntimeError> {
+    fn limit_v1(&self, limits: &Limits, disks: &[String]) -> Result<(), RuntimeError> {
         let memory = self.dir("memory")?;
         if let Some(limit) = limits.memory_mib {
             let bytes = mib(limit).to_string();
             write(memory, "memory.limit_in_bytes", &bytes)?;
             // Memory and swap together; without swap accounting, do not swap.
-            if write(memory, "memory.memsw.limit_in_bytes", &bytes).is_err() {
+            let both = mib(limit.saturating_add(swap_mib(limits))).to_string();
+            if write(memory, "memory.memsw.limit_in_bytes", &both).is_err() {
                 let _ = write(memory, "memory.swappiness", "0");
             }
         }
@@ -207,6 +222,20 @@ impl Group {
             if let Some(millis) = limits.cpu_millis {
                 write(cpu, "cpu.cfs_period_us", "100000")?;
                 write(cpu, "cpu.cfs_quota_us", &(millis * 100).max(1000).to_string())?;
+            }
+        }
+        for disk in disks {
+            let blkio = self.dir("blkio")?;
+            for (file, limit) in [
+                ("read_bps", limits.io.read_bps),
+                ("write_bps", limits.io.write_bps),
+                ("read_iops", limits.io.read_iops),
+                ("write_iops", limits.io.write_iops),
+            ] {
+                if let Some(limit) = limit {
+                    let file = format!("blkio.throttle.{file}_device");
+                    write(blkio, &file, &format!("{disk} {limit}"))?;
+                }
             }
         }
         Ok(())
@@ -300,6 +329,7 @@ impl Group {
                 cpu_us: keyed(&memory.join("cpu.stat"), "usage_usec"),
                 pids,
                 oom_kills,
+                io_bytes: self.io_bytes(),
             },
             Kind::V1 => Stats {
                 memory_bytes: number(memory, "memory.usage_in_bytes")?
@@ -310,8 +340,20 @@ impl Group {
                 cpu_us: self.dir("cpuacct").and_then(|dir| number(dir, "cpuacct.usage")).unwrap_or(0) / 1000,
                 pids,
                 oom_kills,
+                io_bytes: self.io_bytes(),
             },
         })
+    }
+
+    /// `MAJ:MIN rbytes=N wbytes=N …` a device in v2 (cgroup-v2, "IO Interface Files"), `MAJ:MIN Read N` in v1.
+    fn io_bytes(&self) -> Option<(u64, u64)> {
+        let text = match self.kind {
+            Kind::V2 => fs::read_to_string(self.dirs.first()?.dir.join("io.stat")).ok()?,
+            Kind::V1 => {
+                fs::read_to_string(self.dir("blkio").ok()?.join("blkio.throttle.io_service_bytes")).ok()?
+            }
+        };
+        Some(io_bytes_of(&text))
     }
 
     fn dir(&self, controller: &str) -> Result<&Path, RuntimeError> {
@@ -321,6 +363,43 @@ impl Group {
             RuntimeError::Cgroup(format!("the {controller} controller is not available in our cgroups"))
         })
     }
+}
+
+/// Swap a container may use beside its memory, in MiB.
+fn swap_mib(limits: &Limits) -> u64 {
+    let both = limits.memory_swap_mib.unwrap_or(0);
+    both.saturating_sub(limits.memory_mib.unwrap_or(both))
+}
+
+/// One line of `io.max` (cgroup-v2.rst, "IO Interface Files").
+fn io_max(disk: &str, io: &IoLimits) -> String {
+    let word = |limit: Option<u64>| limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
+    let IoLimits { read_bps, write_bps, read_iops, write_iops } = *io;
+    format!(
+        "{disk} rbps={} wbps={} riops={} wiops={}",
+        word(read_bps),
+        word(write_bps),
+        word(read_iops),
+        word(write_iops)
+    )
+}
+
+fn io_bytes_of(text: &str) -> (u64, u64) {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for line in text.lines() {
+        let mut words = line.split_whitespace().skip(1);
+        while let Some(word) = words.next() {
+            let (sum, number) = match word.split_once('=') {
+                Some(("rbytes", number)) => (&mut read, number),
+                Some(("wbytes", number)) => (&mut written, number),
+                None if word == "Read" => (&mut read, words.next().unwrap_or_default()),
+                None if word == "Write" => (&mut written, words.next().unwrap_or_default()),
+                _ => continue,
+            };
+            *sum = sum.saturating_add(number.parse().unwrap_or(0));
+        }
+    }
+    (read, written)
 }
 
 fn mib(count: u64) -> u64 {
@@ -347,9 +426,12 @@ fn write(dir: &Path, file: &str, value: &str) -> Result<(), RuntimeError> {
 
 fn enable(dir: &Path) -> Result<(), RuntimeError> {
     let there = controllers(dir);
-    for controller in ["memory", "pids", "cpu"] {
+    for controller in ["memory", "pids", "cpu", "io"] {
         if there.iter().any(|c| c == controller) {
-            write(dir, "cgroup.subtree_control", &format!("+{controller}"))?;
+            let enabled = write(dir, "cgroup.subtree_control", &format!("+{controller}"));
+            if controller != "io" {
+                enabled?; // without io all else works; limits of io say that it is missing
+            }
         }
     }
     Ok(())
@@ -417,6 +499,22 @@ fn keyed(path: &Path, key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn swap_is_what_both_have_above_memory() {
+        let limits =
+            |memory_mib, memory_swap_mib| Limits { memory_mib, memory_swap_mib, ..Limits::default() };
+        assert_eq!(swap_mib(&limits(Some(512), None)), 0);
+        assert_eq!(swap_mib(&limits(Some(512), Some(512))), 0);
+        assert_eq!(swap_mib(&limits(Some(512), Some(768))), 256);
+        assert_eq!(swap_mib(&limits(None, Some(768))), 0);
+    }
+
+    #[test]
+    fn io_limits_are_one_line() {
+        let io = IoLimits { read_bps: Some(1_000_000), write_iops: Some(50), ..IoLimits::default() };
+        assert_eq!(io_max("8:0", &io), "8:0 rbps=1000000 wbps=max riops=max wiops=50");
+    }
 
     #[test]
     fn hierarchies_are_found_in_mountinfo() {

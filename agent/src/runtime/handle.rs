@@ -11,6 +11,7 @@ use super::launch::memory_file;
 use super::prepare;
 use super::session::{Session, SessionControl};
 use super::watch::{Ending, Watched};
+use crate::seal::Seal;
 use berth_model::container::Exit;
 use berth_shim::protocol::{Failure, Reply, Request};
 use std::io;
@@ -32,6 +33,7 @@ struct Inner {
     boot: tokio::sync::Mutex<Option<Control>>,
     ending: Arc<Ending>,
     session: Mutex<Option<Session>>,
+    seal: Seal,
 }
 
 impl std::fmt::Debug for Handle {
@@ -52,9 +54,10 @@ impl Handle {
         fds: Vec<OwnedFd>,
     ) -> Result<Self, RuntimeError> {
         let (id, dir, group) = (watched.id.clone(), watched.dir.clone(), watched.group.clone());
+        let seal = watched.seal.clone();
         let (_, ending) = watched.start().await?;
         let boot = tokio::sync::Mutex::new(Some(boot));
-        let inner = Inner { id, dir, pid, group, boot, ending, session: Mutex::new(None) };
+        let inner = Inner { id, dir, pid, group, boot, ending, session: Mutex::new(None), seal };
         let handle = Self { inner: Arc::new(inner) };
         if bundle.stdio != Stdio::Logged {
             // The session must not keep the handle alive that keeps the session: it shares the ending alone.
@@ -71,12 +74,13 @@ impl Handle {
     /// `None` when it never came to run.
     pub(super) async fn attached(watched: Watched) -> Result<Option<Self>, RuntimeError> {
         let (id, dir, group) = (watched.id.clone(), watched.dir.clone(), watched.group.clone());
+        let seal = watched.seal.clone();
         let (pid, ending) = watched.start().await?;
         if !ending.is_running() {
             return Ok(None);
         }
         let boot = tokio::sync::Mutex::new(None);
-        let inner = Inner { id, dir, pid, group, boot, ending, session: Mutex::new(None) };
+        let inner = Inner { id, dir, pid, group, boot, ending, session: Mutex::new(None), seal };
         Ok(Some(Self { inner: Arc::new(inner) }))
     }
 
@@ -139,7 +143,7 @@ impl Handle {
 
     /// Runs another program in the container, confined exactly like the first.
     pub async fn exec(&self, spec: ExecSpec) -> Result<Session, RuntimeError> {
-        let process = prepare::exec_process(&self.inner.dir, &self.inner.id, spec)?;
+        let process = prepare::exec_process(&self.inner.dir, &self.inner.id, spec, &self.inner.seal)?;
         let text = serde_json::to_vec(&process)
             .map_err(io::Error::from)
             .and_then(|text| memory_file(&text))

@@ -34,8 +34,39 @@ pub struct Entry {
     pub continues: bool,
 }
 
+/// Which entries are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only from then on; microseconds since the Unix epoch.
+    pub since_us: Option<i64>,
+    /// Only until then.
+    pub until_us: Option<i64>,
+    /// Only what matches. Its time is linear in the text's length.
+    pub matching: Option<regex::Regex>,
+}
+
+impl Filter {
+    /// Whether a line of this time and text is wanted.
+    #[must_use]
+    pub fn wants(&self, at_us: i64, text: &str) -> bool {
+        self.since_us.is_none_or(|since| at_us >= since)
+            && self.until_us.is_none_or(|until| at_us <= until)
+            && self.matching.as_ref().is_none_or(|pattern| pattern.is_match(text))
+    }
+
+    /// Whether a file that was last written then can hold anything wanted.
+    fn may_be_in(&self, written: Option<std::time::SystemTime>) -> bool {
+        let (Some(since), Some(written)) = (self.since_us, written) else { return true };
+        let age = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        // The clock of files may be coarser than that of lines.
+        i64::try_from(age.as_micros()).unwrap_or(i64::MAX) >= since.saturating_sub(1_000_000)
+    }
+}
+
 /// A place between two entries, to go on from later. The default is before the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Position {
     segment: u64,
     offset: u64,
@@ -43,13 +74,26 @@ pub struct Position {
 
 /// The last `lines` entries and the place after them. An absent directory is an empty log.
 pub fn tail(dir: &Path, lines: usize) -> io::Result<(Vec<Entry>, Position)> {
+    tail_of(dir, lines, &Filter::default())
+}
+
+/// The last `lines` entries that `filter` wants, and the place after all there are. An absent directory is an empty log. A line
+/// of more than 16 KiB is looked at in its pieces.
+pub fn tail_of(dir: &Path, lines: usize, filter: &Filter) -> io::Result<(Vec<Entry>, Position)> {
     let numbers = segments(dir)?;
     let mut kept: VecDeque<Entry> = VecDeque::new();
     let mut end = Position::default();
     for (age, number) in numbers.iter().rev().enumerate() {
+        let written = || fs::metadata(dir.join(segment::file_name(*number))).and_then(|file| file.modified());
+        if age > 0 && !filter.may_be_in(written().ok()) {
+            break;
+        }
         let Some(bytes) = read_segment(dir, *number, 0)? else { break };
         let mut of_segment = VecDeque::new();
         let used = entries(&bytes, |entry| {
+            if !filter.wants(entry.at_us, &entry.text) {
+                return;
+            }
             if of_segment.len() >= lines.saturating_sub(kept.len()) {
                 of_segment.pop_front();
             }
@@ -68,6 +112,42 @@ pub fn tail(dir: &Path, lines: usize) -> io::Result<(Vec<Entry>, Position)> {
         }
     }
     Ok((kept.into(), end))
+}
+
+/// The entries after `from`, about `most` bytes of them, and the place after those. Says too whether lines between were rotated
+/// away.
+pub fn read_on(dir: &Path, from: Position, most: usize) -> io::Result<(Vec<Entry>, Position, bool)> {
+    let (mut found, mut at, mut read) = (Vec::new(), from, 0);
+    let numbers = segments(dir)?;
+    let lost = from != Position::default() && numbers.first().is_some_and(|oldest| *oldest > from.segment);
+    for number in numbers.iter().filter(|number| **number >= from.segment) {
+        if *number > at.segment {
+            at = Position { segment: *number, offset: 0 };
+        }
+        while read < most {
+            let Some(bytes) = read_piece(dir, *number, at.offset, most.min(CHUNK))? else { break };
+            let used = entries(&bytes, |entry| found.push(entry));
+            at.offset += used;
+            read += usize::try_from(used).unwrap_or(most);
+            if used == 0 {
+                break;
+            }
+        }
+        if read >= most {
+            break;
+        }
+    }
+    Ok((found, at, lost))
+}
+
+/// How many bytes there are after a place.
+pub fn behind(dir: &Path, from: Position) -> io::Result<u64> {
+    let mut sum = 0;
+    for number in segments(dir)?.into_iter().filter(|number| *number >= from.segment) {
+        let length = fs::metadata(dir.join(segment::file_name(number))).map_or(0, |file| file.len());
+        sum += if number == from.segment { length.saturating_sub(from.offset) } else { length };
+    }
+    Ok(sum)
 }
 
 /// Reads on from a place, and waits for more. It has no end: the container may be started again.
@@ -177,6 +257,19 @@ fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+fn read_piece(dir: &Path, number: u64, offset: u64, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut file = match File::open(dir.join(segment::file_name(number))) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
+    // A frame is less than 17 KiB: more than that is at least one whole.
+    file.take(most.max(32 * 1024) as u64).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// A segment from `offset` on; from the beginning it is read whole (a segment is an eighth of the log), further on

@@ -5,6 +5,7 @@
 //! `attach`. Each container has a shim (`berth-shim`, embedded here) that holds its pipes, reaps it and writes
 //! `exit.json`; the agent talks to it over `ctl.sock` and may die at any time.
 
+mod block;
 mod bundle;
 mod cgroup;
 mod control;
@@ -19,11 +20,12 @@ mod sys;
 mod syscalls;
 mod watch;
 
-pub use bundle::{Bind, Bundle, ExecSpec, IdMap, Stats, Stdio};
+pub use bundle::{Bind, Bundle, ExecSpec, IdMap, Private, Stats, Stdio};
 pub use error::RuntimeError;
 pub use handle::Handle;
 pub use session::{Session, SessionControl, Stream};
 
+use crate::seal::Seal;
 use berth_model::container::Exit;
 use berth_shim::protocol::{EXIT, LOCK};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ pub struct Runtime {
     cgroups: cgroup::Cgroups,
     shim: Arc<launch::ShimImage>,
     seccomp: Vec<Vec<u64>>,
+    seal: Seal,
 }
 
 /// What a container directory of an earlier agent turned out to be.
@@ -53,10 +56,12 @@ impl Runtime {
     pub fn open(instance: &str, data: &Path) -> Result<Self, RuntimeError> {
         let containers = data.join("agent/containers");
         std::fs::create_dir_all(&containers).map_err(RuntimeError::file("make", &containers))?;
+        let key = data.join("agent/state.key");
         Ok(Self {
             cgroups: cgroup::Cgroups::open(instance)?,
             shim: Arc::new(launch::ShimImage::new()?),
             seccomp: seccomp::programs()?,
+            seal: Seal::open(&key).map_err(RuntimeError::file("use", &key))?,
         })
     }
 
@@ -66,9 +71,17 @@ impl Runtime {
         // A container that was restarted in its place: its last shim may be about to end, its counters begin anew.
         prepare::no_shim_left(&bundle.dir.join(LOCK)).await?;
         self.cgroups.group(bundle.id.as_str()).kill_and_remove();
-        let group = self.cgroups.create(bundle.id.as_str(), &bundle.limits)?;
+        let disks = match bundle.limits.io.is_none() {
+            true => Vec::new(),
+            false => {
+                let binds = bundle.binds.iter().map(|bind| bind.source.clone());
+                let containers = bundle.dir.parent().unwrap_or(&bundle.dir); // its own is yet to be made
+                block::disks(bundle.id.as_str(), containers, binds)?
+            }
+        };
+        let group = self.cgroups.create(bundle.id.as_str(), &bundle.limits, &disks)?;
         let made = async {
-            let spec = prepare::spec(bundle, &group, &self.seccomp)?;
+            let spec = prepare::spec(bundle, &group, &self.seccomp, &self.seal)?;
             let (boot, pid, fds) = self.shim.launch(&spec).await?;
             let watched = self.watched(bundle.id.as_str(), &bundle.dir);
             Handle::created(bundle, watched, boot, pid, fds).await
@@ -86,6 +99,9 @@ impl Runtime {
             return Ok(read_exit(dir).map_or(Attached::Lost, Attached::Exited));
         }
         let id = id_of(dir)?;
+        if let Err(error) = prepare::seal_old_spec(dir, &self.seal) {
+            tracing::warn!(container = id, %error, "cannot seal what an older agent wrote");
+        }
         match Handle::attached(self.watched(&id, dir)).await {
             Ok(Some(handle)) => Ok(Attached::Alive(handle)),
             // Between our look at the lock and the connection it ended, or it was never started.
@@ -113,7 +129,13 @@ impl Runtime {
 
     fn watched(&self, id: &str, dir: &Path) -> watch::Watched {
         let (id, group, shim) = (id.to_owned(), self.cgroups.group(id), Arc::clone(&self.shim));
-        watch::Watched { id, dir: dir.to_owned(), group, shim }
+        watch::Watched { id, dir: dir.to_owned(), group, shim, seal: self.seal.clone() }
+    }
+
+    /// What seals the node's own files.
+    #[must_use]
+    pub fn seal(&self) -> &Seal {
+        &self.seal
     }
 
     /// Which cgroup interface limits containers here: `v1` or `v2`.

@@ -3,8 +3,9 @@
 //! In: a bundle. Out: the container's directory made ready, and a spec without relative or missing sources.
 
 use super::RuntimeError;
-use super::bundle::{Bundle, ExecSpec, IdMap, Stdio};
+use super::bundle::{Bundle, ExecSpec, IdMap, Private, Stdio};
 use super::cgroup::Group;
+use crate::seal::Seal;
 use berth_shim::protocol::{self, EXIT, Process, SOCKET, Spec};
 use std::collections::HashSet;
 use std::fs;
@@ -24,7 +25,12 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes the directory of `bundle` ready and says all a shim must know.
-pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Result<Spec, RuntimeError> {
+pub(super) fn spec(
+    bundle: &Bundle,
+    group: &Group,
+    seccomp: &[Vec<u64>],
+    seal: &Seal,
+) -> Result<Spec, RuntimeError> {
     check(bundle)?;
     let dir = &bundle.dir;
     make_dir(dir)?;
@@ -62,7 +68,7 @@ pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Resu
         },
     };
     let limits = &bundle.limits;
-    let spec = Spec {
+    let mut spec = Spec {
         id: bundle.id.as_str().to_owned(),
         dir: dir.clone(),
         log_dir: bundle.log_dir.clone().filter(|_| bundle.stdio == Stdio::Logged),
@@ -86,23 +92,63 @@ pub(super) fn spec(bundle: &Bundle, group: &Group, seccomp: &[Vec<u64>]) -> Resu
         oom_events: group.oom_events(),
         memory_words: limits.memory_mib.map_or_else(|| "no limit".to_owned(), |mib| format!("{mib} MiB")),
         seccomp: seccomp.to_vec(),
+        private: Vec::new(),
         adopt: None,
     };
-    let text = serde_json::to_vec(&spec).map_err(|e| RuntimeError::file("write", dir)(e.into()))?;
-    write_file(&dir.join(SPEC), &text, 0o600)?;
+    write_spec(dir, &spec, seal)?;
+    // Only the container's start needs these: who takes it over finds them there.
+    spec.private = bundle.private.iter().map(private).collect();
     Ok(spec)
 }
 
-/// The spec a container was created from.
-pub(super) fn read_spec(dir: &Path) -> Result<Spec, RuntimeError> {
+fn private(private: &Private) -> protocol::Private {
+    let files = private.files.iter().map(|(name, bytes)| (name.clone(), hex::encode(&bytes.0)));
+    protocol::Private { target: private.target.clone(), mode: private.mode, files: files.collect() }
+}
+
+fn write_spec(dir: &Path, spec: &Spec, seal: &Seal) -> Result<(), RuntimeError> {
     let path = dir.join(SPEC);
-    let text = fs::read(&path).map_err(RuntimeError::file("read", &path))?;
-    serde_json::from_slice(&text).map_err(|e| RuntimeError::file("read", &path)(e.into()))
+    let text = serde_json::to_vec(spec).map_err(|e| RuntimeError::file("write", dir)(e.into()))?;
+    // It has the container's whole environment.
+    let sealed = seal.seal(&sealed_name(dir), &text).map_err(RuntimeError::file("seal", &path))?;
+    write_file(&path, &sealed, 0o600)
+}
+
+/// A spec is bound to its container.
+fn sealed_name(dir: &Path) -> String {
+    format!("{}/{SPEC}", dir.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The spec a container was created from.
+pub(super) fn read_spec(dir: &Path, seal: &Seal) -> Result<Spec, RuntimeError> {
+    read_any_spec(dir, seal).map(|(spec, _)| spec)
+}
+
+fn read_any_spec(dir: &Path, seal: &Seal) -> Result<(Spec, bool), RuntimeError> {
+    let path = dir.join(SPEC);
+    let bytes = fs::read(&path).map_err(RuntimeError::file("read", &path))?;
+    let opened = seal.open_sealed(&sealed_name(dir), bytes);
+    let (text, sealed) = opened.map_err(RuntimeError::file("open", &path))?;
+    let spec = serde_json::from_slice(&text).map_err(|e| RuntimeError::file("read", &path)(e.into()))?;
+    Ok((spec, sealed))
+}
+
+/// Seals a spec that an agent before there were seals wrote.
+pub(super) fn seal_old_spec(dir: &Path, seal: &Seal) -> Result<(), RuntimeError> {
+    match read_any_spec(dir, seal)? {
+        (spec, false) => write_spec(dir, &spec, seal),
+        _ => Ok(()),
+    }
 }
 
 /// What an exec session runs: the container's own process, with what `spec` says differently.
-pub(super) fn exec_process(dir: &Path, id: &str, spec: ExecSpec) -> Result<Process, RuntimeError> {
-    let mut process = read_spec(dir)?.process;
+pub(super) fn exec_process(
+    dir: &Path,
+    id: &str,
+    spec: ExecSpec,
+    seal: &Seal,
+) -> Result<Process, RuntimeError> {
+    let mut process = read_spec(dir, seal)?.process;
     if spec.argv.is_empty() {
         return Err(RuntimeError::Invalid { id: id.to_owned(), what: "exec has no program to run".into() });
     }
@@ -177,14 +223,13 @@ fn check(bundle: &Bundle) -> Result<(), RuntimeError> {
     }
     let targets =
         bundle.binds.iter().map(|bind| &bind.target).chain(bundle.files.iter().map(|(path, _)| path));
-    for target in targets.chain([&bundle.cwd]) {
+    let targets = targets.chain(bundle.private.iter().map(|private| &private.target));
+    for target in targets.clone().chain([&bundle.cwd]) {
         if !target.is_absolute() {
             return invalid(format!("{} is not an absolute path", target.display()));
         }
     }
-    for target in
-        bundle.binds.iter().map(|bind| &bind.target).chain(bundle.files.iter().map(|(path, _)| path))
-    {
+    for target in targets {
         let forbidden = ["/proc", "/sys"].iter().any(|kernel| target.starts_with(kernel));
         let climbs = target.components().any(|part| part == std::path::Component::ParentDir);
         if forbidden || climbs || target == Path::new("/") {

@@ -9,6 +9,7 @@ use super::control::Control;
 use super::handle::connect;
 use super::launch::ShimImage;
 use super::{LOCK, RuntimeError, prepare, read_exit};
+use crate::seal::Seal;
 use berth_model::container::Exit;
 use berth_shim::protocol::{self, Kept, Reply, Request};
 use std::os::fd::OwnedFd;
@@ -32,6 +33,7 @@ pub(super) struct Watched {
     pub(super) dir: PathBuf,
     pub(super) group: Group,
     pub(super) shim: Arc<ShimImage>,
+    pub(super) seal: Seal,
 }
 
 /// The end of one container. The watching stops when the last of its users is gone.
@@ -155,7 +157,7 @@ impl Watched {
 
     async fn succeed(&self, dead: &Shim) -> Result<Shim, RuntimeError> {
         prepare::no_shim_left(&self.dir.join(LOCK)).await?;
-        let mut spec = prepare::read_spec(&self.dir)?;
+        let mut spec = prepare::read_spec(&self.dir, &self.seal)?;
         spec.adopt = Some(dead.kept.clone());
         self.shim.adopt(&spec, &dead.fds).await?;
         Ok(self.connect().await?.0)

@@ -53,6 +53,7 @@ impl Machine {
             limits: Limits::default(),
             binds: Vec::new(),
             files: Vec::new(),
+            private: Vec::new(),
             stdio: Stdio::Piped,
             id_map: IdMap { base: BASE, count: 65536 },
             upper: None,

@@ -68,7 +68,8 @@ async fn show(context: &Context, name: &str, matches: &ArgMatches) -> Result<()>
             .row("App json appjson path", text(&app.app_json_path))
             .row("App json computed appjson path", app.app_json_path.as_deref().unwrap_or("app.json")),
     };
-    apps.iter().try_for_each(|app| describe(app).show(context.out, field))
+    let out = context.out.of(apps.len());
+    apps.iter().try_for_each(|app| describe(app).show(out, field))
 }
 
 /// Sets one of the properties of `family`; without a value, resets it.

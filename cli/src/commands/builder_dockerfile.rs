@@ -49,5 +49,6 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
             .row("Builder dockerfile dockerfile path", app.dockerfile_path.as_deref().unwrap_or_default())
             .row("Builder dockerfile target", app.dockerfile_target.as_deref().unwrap_or_default())
     };
-    apps.iter().try_for_each(|app| describe(app).show(context.out, field))
+    let out = context.out.of(apps.len());
+    apps.iter().try_for_each(|app| describe(app).show(out, field))
 }

@@ -193,7 +193,8 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
             .row("Buildpacks list", app.buildpacks.join(","))
             .row("Buildpacks stack", app.stack.as_deref().unwrap_or_default())
     };
-    apps.iter().try_for_each(|app| describe(app).show(context.out, field))
+    let out = context.out.of(apps.len());
+    apps.iter().try_for_each(|app| describe(app).show(out, field))
 }
 
 async fn property(context: &Context, matches: &ArgMatches) -> Result<()> {

@@ -119,7 +119,12 @@ async fn info(context: &Context, matches: &ArgMatches) -> Result<()> {
 async fn output(context: &Context, matches: &ArgMatches) -> Result<()> {
     let (app, build) = named(context, matches).await?;
     let follow = matches.get_flag("tail");
-    let mut lines = context.lines(&format!("/v1/apps/{app}/builds/{build}/log?follow={follow}")).await?;
+    show_log(context, &format!("/v1/apps/{app}/builds/{build}/log?follow={follow}")).await
+}
+
+/// The log of a build that is there.
+pub(super) async fn show_log(context: &Context, path: &str) -> Result<()> {
+    let mut lines = context.lines(path).await?;
     while let Some(event) = lines.next::<Progress>().await? {
         if let (Some(Err(error)), false) = (context.out.progress(&event)?, context.out.json) {
             warning(&error.to_string());

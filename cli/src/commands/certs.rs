@@ -3,12 +3,11 @@
 //! In: PEM files, or a tar of them on standard input. Out: it is kept encrypted and served; a report in Dokku's words.
 
 use super::not_here;
-use crate::args::{command, report, switch};
+use crate::args::{command, explained, report, switch};
 use crate::context::{Context, arguments, exactly_one, none_left};
 use crate::error::{CliError, Result};
 use crate::output::warning;
 use crate::report::Report;
-use berth_model::api::AppInfo;
 use berth_model::certs::{
     CertificateInfo, CertificatePem, CertificateReport, CertificateSource, GenerateCertificate,
     KeptCertificate, PatchAcme, PutCertificate,
@@ -26,18 +25,18 @@ const MAX_ENTRIES: usize = 100;
 pub(super) fn commands() -> Vec<Command> {
     let global = || switch("global", "For every app whose domains it is for");
     let add = |name, about| {
-        command(
-            name,
-            about,
-            "[<app>|--global] CRT KEY",
-            &[
-                "certs:add hello server.crt server.key",
-                "certs:add --global wildcard.crt wildcard.key",
-                "certs:add hello < cert-key.tar",
-            ],
-        )
-        .arg(global())
-        .after_long_help(
+        explained(
+            command(
+                name,
+                about,
+                "[<app>|--global] CRT KEY",
+                &[
+                    "certs:add hello server.crt server.key",
+                    "certs:add --global wildcard.crt wildcard.key",
+                    "certs:add hello < cert-key.tar",
+                ],
+            )
+            .arg(global()),
             "Without files, standard input is read: a tar with server.crt and server.key, or both as PEM.",
         )
     };
@@ -71,14 +70,14 @@ pub(super) fn commands() -> Vec<Command> {
             "[<app>] [DOMAIN ...]",
             &["certs:generate hello hello.example.com"],
         ),
-        command(
-            "certs:on-demand",
-            "Get certificates for names nobody listed, if a URL allows each",
-            "[<app>|--global] ask-url URL",
-            &["certs:on-demand shops ask-url https://shops.example.com/may-have-tls"],
-        )
-        .arg(switch("global", "For every app that has no ask URL of its own"))
-        .after_long_help(
+        explained(
+            command(
+                "certs:on-demand",
+                "Get certificates for names nobody listed, if a URL allows each",
+                "[<app>|--global] ask-url URL",
+                &["certs:on-demand shops ask-url https://shops.example.com/may-have-tls"],
+            )
+            .arg(switch("global", "For every app that has no ask URL of its own")),
             "URL?domain=NAME is asked and must answer 200; anything else is no. Without a URL it is switched off.",
         ),
     ]
@@ -229,11 +228,12 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
     let (app, rest) = context.app(matches, true).await?;
     let what = exactly_one(rest, "crt or key")?;
     let pem: CertificatePem = context.get(&format!("/v1/apps/{app}/certificate/pem")).await?;
-    match what.as_str() {
-        "crt" => context.out.raw(pem.chain_pem.as_bytes()),
-        "key" => context.out.raw(pem.key_pem.0.as_bytes()),
-        other => Err(CliError::Misuse(format!("{other:?} is neither crt nor key"))),
-    }
+    let text = match what.as_str() {
+        "crt" => &pem.chain_pem,
+        "key" => &pem.key_pem.0,
+        other => return Err(CliError::Misuse(format!("{other:?} is neither crt nor key"))),
+    };
+    if context.out.json { context.out.json(text) } else { context.out.raw(text.as_bytes()) }
 }
 
 async fn generate(context: &Context, matches: &ArgMatches) -> Result<()> {
@@ -282,19 +282,15 @@ async fn show_report(context: &Context, matches: &ArgMatches) -> Result<()> {
                 .show(context.out, field)
         });
     }
-    let (app, rest) = context.some_app(matches, false).await?;
-    none_left(&rest)?;
-    let apps = match app {
-        Some(app) => vec![app],
-        None => context.get::<Vec<AppInfo>>("/v1/apps").await?.into_iter().map(|app| app.name).collect(),
-    };
+    let apps = context.app_names(matches).await?;
+    let out = context.out.of(apps.len());
     for app in apps {
         let report: CertificateReport = context.get(&format!("/v1/apps/{app}/certificate")).await?;
-        if context.out.json && field.is_none() {
-            context.out.json(&report)?;
+        if out.json && field.is_none() {
+            out.json(&report)?;
             continue;
         }
-        app_rows(&report).show(context.out, field)?;
+        app_rows(&report).show(out, field)?;
     }
     Ok(())
 }

@@ -1,43 +1,78 @@
 //! `config:*`: environment variables of one app, or of all with `--global`.
 //!
-//! In: `KEY=VALUE` words or a file. Out: a patch; or the variables in one of five formats.
+//! In: `KEY=VALUE` words or a file. Out: a patch; or the variables in one of several formats. What is secret, and files,
+//! are never among them: the platform does not give them out.
 
+use super::config_show;
 use super::envfile::{self, Format};
 use super::not_here;
 use crate::args::{command, option, switch};
-use crate::context::{Context, exactly_one, none_left};
+use crate::context::{Context, arguments, none_left};
 use crate::error::{CliError, Result};
-use crate::output::table;
+use crate::output::{table, warning};
 use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use berth_model::EnvName;
-use berth_model::api::{Config, PatchConfig};
+use berth_model::api::PatchConfig;
+use berth_model::config_api::{MASK, Variable, VariableKind};
+use berth_model::secrets::{SECRETS_DIR, SecretBytes};
 use clap::{ArgMatches, Command};
 use http::Method;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 
 pub(super) fn commands() -> Vec<Command> {
     let global = || switch("global", "The variables of all apps; an app's own win");
+    let merged = || switch("merged", "With the variables of all apps below the app's own");
     let no_restart = || switch("no-restart", "Only store; the next deploy or restart takes it up");
-    let examples = ["config:set hello GREETING=bonjour", "config:set -a hello A=1 B=2 --no-restart"];
+    let encoded = || switch("encoded", "The values are base64, for spaces and newlines");
     vec![
-        command("config:show", "Show an app's variables", "[<app>|--global]", &["config hello"])
-            .visible_alias("config")
-            .arg(global()),
+        command(
+            "config:show",
+            "Show an app's variables",
+            "[<app>|--global]",
+            &["config:show hello", "config:show hello --masked"],
+        )
+        .visible_alias("config")
+        .arg(global())
+        .arg(merged())
+        .arg(switch("masked", "Asterisks in place of values")),
         command("config:get", "Print one variable", "[<app>|--global] KEY", &["config:get hello GREETING"])
             .arg(global())
-            .arg(switch("quoted", "With single quotes, for a shell")),
-        command("config:keys", "List the names", "[<app>|--global]", &["config:keys hello"]).arg(global()),
-        command("config:set", "Set variables and restart", "[<app>|--global] KEY=VALUE ...", &examples)
+            .arg(switch("quoted", "With single quotes, for a shell"))
+            .arg(switch("encoded", "As base64")),
+        command("config:keys", "List the names", "[<app>|--global]", &["config:keys hello"])
             .arg(global())
-            .arg(no_restart())
-            .arg(switch("encoded", "The values are base64, for spaces and newlines")),
+            .arg(merged()),
+        command(
+            "config:set",
+            "Set variables and restart",
+            "[<app>|--global] KEY=VALUE ...",
+            &[
+                "config:set hello GREETING=bonjour",
+                "config:set -a hello A=1 B=2 --no-restart",
+                "config:set hello --secret API_TOKEN",
+                "config:set hello --file TLS_KEY=./key.pem",
+            ],
+        )
+        .arg(global())
+        .arg(no_restart())
+        .arg(encoded())
+        .arg(switch(
+            "secret",
+            "Never shown again, only used. A KEY without a value is asked for, or read from stdin",
+        ))
+        .arg(
+            switch("file", "Each VALUE is a file (- for stdin), which containers see as /run/secrets/KEY")
+                .conflicts_with("encoded"),
+        ),
         command(
             "config:unset",
             "Remove variables and restart",
             "[<app>|--global] KEY ...",
             &["config:unset hello GREETING"],
         )
+        .visible_alias("config:remove")
         .arg(global())
         .arg(no_restart()),
         command(
@@ -52,13 +87,12 @@ pub(super) fn commands() -> Vec<Command> {
             "config:export",
             "Print all variables for another program",
             "[<app>|--global] [--format FORMAT]",
-            &["config:export hello", "config:export --format envfile hello > .env"],
+            &["config:export hello", "config:export --format envfile hello"],
         )
         .arg(global())
-        .arg(
-            option("format", "FORMAT", "exports, envfile, json, shell or docker-args")
-                .value_parser(Format::NAMES),
-        ),
+        .arg(merged())
+        .arg(switch("encoded", "Values as base64"))
+        .arg(option("format", "FORMAT", "How they are written").value_parser(Format::NAMES)),
         command(
             "config:import",
             "Set variables from a file, or from standard input",
@@ -67,21 +101,51 @@ pub(super) fn commands() -> Vec<Command> {
         )
         .arg(global())
         .arg(no_restart())
+        .arg(encoded())
+        .arg(switch("secret", "Never shown again, only used"))
         .arg(switch("replace", "Remove all others"))
-        .arg(option("format", "FORMAT", "envfile (default) or json").value_parser(["envfile", "json"])),
+        .arg(
+            option("format", "FORMAT", "envfile (default), exports or json")
+                .value_parser(["envfile", "exports", "json"]),
+        ),
+        command(
+            "config:bundle",
+            "Print all variables as a tar archive, one file a variable",
+            "[<app>|--global]",
+            &["config:bundle hello > hello.tar"],
+        )
+        .arg(global())
+        .arg(merged()),
+        command(
+            "config:history",
+            "Show who changed which variables, and when",
+            "[<app>|--global]",
+            &["config:history hello"],
+        )
+        .arg(global()),
+        command(
+            "config:diff",
+            "Show how the variables of two releases differ, or of one and now",
+            "[<app>] [VERSION] [VERSION]",
+            &["config:diff hello", "config:diff hello v3 v5", "config:diff hello v3 --reveal"],
+        )
+        .arg(switch("reveal", "Show values, but for secret ones")),
     ]
 }
 
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
     match name {
-        "config:show" => show(context, matches).await,
-        "config:get" => get(context, matches).await,
-        "config:keys" => keys(context, matches).await,
         "config:set" => set(context, matches).await,
         "config:unset" => unset(context, matches).await,
         "config:clear" => clear(context, matches).await,
-        "config:export" => export(context, matches).await,
         "config:import" => import(context, matches).await,
+        "config:show" => config_show::show(context, matches).await,
+        "config:get" => config_show::get(context, matches).await,
+        "config:keys" => config_show::keys(context, matches).await,
+        "config:export" => config_show::export(context, matches).await,
+        "config:bundle" => config_show::bundle(context, matches).await,
+        "config:history" => config_show::history(context, matches).await,
+        "config:diff" => config_show::diff(context, matches).await,
         _ => Err(not_here(name)),
     }
 }
@@ -90,65 +154,37 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
 const GLOBAL: &str = "/v1/config";
 
 /// Whose variables: a path of the API, what to call it, and the other arguments.
-struct Scope {
-    path: String,
-    title: String,
-    rest: Vec<String>,
+pub(super) struct Scope {
+    pub(super) path: String,
+    pub(super) title: String,
+    pub(super) rest: Vec<String>,
 }
 
-async fn scope(context: &Context, matches: &ArgMatches, takes_more: bool) -> Result<Scope> {
+pub(super) async fn scope(context: &Context, matches: &ArgMatches, takes_more: bool) -> Result<Scope> {
     if matches.get_flag("global") {
-        let rest = crate::context::arguments(matches);
-        return Ok(Scope { path: GLOBAL.into(), title: "global".into(), rest });
+        if let Some(app) = context.named_app() {
+            return Err(CliError::Misuse(format!("--global and --app {app} exclude each other")));
+        }
+        return Ok(Scope { path: GLOBAL.into(), title: "global".into(), rest: arguments(matches) });
     }
     let (app, rest) = context.app(matches, takes_more).await?;
     Ok(Scope { path: format!("/v1/apps/{app}/config"), title: app.to_string(), rest })
 }
 
-async fn all(context: &Context, matches: &ArgMatches) -> Result<(Scope, BTreeMap<EnvName, String>)> {
-    let scope = scope(context, matches, false).await?;
-    none_left(&scope.rest)?;
-    let Config(variables) = context.get(&scope.path).await?;
-    Ok((scope, variables))
-}
-
-async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
-    let (scope, variables) = all(context, matches).await?;
-    if context.out.json {
-        return context.out.json(&variables);
-    }
-    context.out.header(&format!("{} env vars", scope.title))?;
-    let rows: Vec<_> =
-        variables.iter().map(|(key, value)| vec![format!("{key}:"), one_line(value)]).collect();
-    table(&rows).iter().try_for_each(|line| context.out.line(line))
+/// The variables of a scope.
+pub(super) async fn variables(context: &Context, scope: &Scope, query: &str) -> Result<Vec<Variable>> {
+    context.get(&format!("{}/variables{query}", scope.path)).await
 }
 
 /// A value of several lines on one, as `config:show` prints it.
-fn one_line(value: &str) -> String {
+pub(super) fn one_line(value: &str) -> String {
     value.replace('\n', "\\n")
 }
 
-async fn get(context: &Context, matches: &ArgMatches) -> Result<()> {
-    let scope = scope(context, matches, true).await?;
-    let key = EnvName::parse(&exactly_one(scope.rest, "the variable's name")?)?;
-    let Config(variables) = context.get(&scope.path).await?;
-    let value = variables.get(&key).ok_or(CliError::Exit(1))?; // as Dokku: no words, the code says it
-    if context.out.json {
-        return context.out.json(value);
-    }
-    if matches.get_flag("quoted") {
-        return context.out.value(&envfile::single_quoted(value));
-    }
-    context.out.value(value)
-}
-
-async fn keys(context: &Context, matches: &ArgMatches) -> Result<()> {
-    let (scope, variables) = all(context, matches).await?;
-    if context.out.json {
-        return context.out.json(&variables.keys().collect::<Vec<_>>());
-    }
-    context.out.header(&format!("{} config variable keys", scope.title))?;
-    variables.keys().try_for_each(|key| context.out.line(key.as_str()))
+/// What names stand for now; empty when that cannot be told, for the change itself will say why.
+async fn kinds(context: &Context, scope: &Scope) -> BTreeMap<EnvName, VariableKind> {
+    let known = variables(context, scope, "?masked=true").await.unwrap_or_default();
+    known.into_iter().map(|variable| (variable.name, variable.kind)).collect()
 }
 
 async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
@@ -156,21 +192,85 @@ async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
     if scope.rest.is_empty() {
         return Err(CliError::Misuse("nothing to set: write KEY=VALUE".into()));
     }
-    let pair = |word: &String| {
-        let (key, value) = word.split_once('=').ok_or_else(|| {
-            CliError::Misuse(format!(
-                "{word:?} is no KEY=VALUE; a value with spaces wants quotes, or --encoded"
-            ))
-        })?;
-        let key = EnvName::parse(key)?;
-        let value = if matches.get_flag("encoded") { decoded(&key, value)? } else { value.to_owned() };
-        Ok((key, value))
+    let (secret, encoded) = (matches.get_flag("secret"), matches.get_flag("encoded"));
+    let mut patch =
+        PatchConfig { no_restart: matches.get_flag("no-restart"), secret, ..PatchConfig::default() };
+    let mut asked = false;
+    for word in &scope.rest {
+        let (key, value) = match word.split_once('=') {
+            Some((key, value)) => (EnvName::parse(key)?, Some(value)),
+            None if secret && !matches.get_flag("file") => (EnvName::parse(word)?, None),
+            None => {
+                return Err(CliError::Misuse(format!(
+                    "{word:?} is no KEY=VALUE; a value with spaces wants quotes, or --encoded"
+                )));
+            }
+        };
+        if patch.set.contains_key(&key) || patch.files.contains_key(&key) {
+            return Err(CliError::Misuse(format!("{key} is there twice; say it once")));
+        }
+        if matches.get_flag("file") {
+            patch.files.insert(key, SecretBytes(file_bytes(context, value.unwrap_or_default())?));
+            continue;
+        }
+        let value = match value {
+            Some(value) => value.to_owned(),
+            None if asked && !std::io::stdin().is_terminal() => {
+                return Err(CliError::Misuse("only one value can be read from standard input".into()));
+            }
+            None => {
+                asked = true;
+                asked_for(&key)?
+            }
+        };
+        let value = if encoded { decoded(&key, &value)? } else { value };
+        patch.set.insert(key, value);
+    }
+    let kinds = kinds(context, &scope).await;
+    let shown = |(key, value): (&EnvName, &String)| {
+        let hidden = secret || kinds.get(key).is_some_and(|kind| *kind != VariableKind::Plain);
+        vec![format!("{key}:"), if hidden { MASK.to_owned() } else { one_line(value) }]
     };
-    let set = scope.rest.iter().map(pair).collect::<Result<BTreeMap<_, _>>>()?;
-    let patch = PatchConfig { set, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
-    let shown: Vec<_> =
-        patch.set.iter().map(|(key, value)| vec![format!("{key}:"), one_line(value)]).collect();
-    change(context, &scope, &patch, "Setting config vars", &table(&shown)).await
+    let mut rows: Vec<_> = patch.set.iter().map(shown).collect();
+    rows.extend(patch.files.iter().map(|(key, bytes)| {
+        vec![format!("{key}:"), format!("{SECRETS_DIR}/{key}, {} bytes", bytes.0.len())]
+    }));
+    change(context, &scope, &patch, "Setting config vars", &table(&rows)).await
+}
+
+/// A value that nobody is to see: asked for on a terminal without echo, else all of standard input but for one line break.
+fn asked_for(key: &EnvName) -> Result<String> {
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot read the value of {key}: {error}"));
+    if std::io::stdin().is_terminal() {
+        return crate::prompt::hidden(&format!("{key}: ")).map_err(failed);
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().take(1 << 20).read_to_string(&mut text).map_err(failed)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    if text.is_empty() {
+        return Err(CliError::Misuse(format!(
+            "{key} has no value: write {key}=VALUE, or send the value on standard input"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+fn file_bytes(context: &Context, path: &str) -> Result<Vec<u8>> {
+    const LIMIT: u64 = 1 << 20;
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot read {path}: {error}"));
+    let mut bytes = Vec::new();
+    if path == "-" {
+        std::io::stdin().lock().take(LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        context.may_read(path)?;
+        std::fs::File::open(path).map_err(failed)?.take(LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    if bytes.len() as u64 > LIMIT {
+        return Err(CliError::Failed(format!(
+            "{path} is longer than 1 MiB: put it in a volume (storage:mount)"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Sends a patch, says what was accepted, and shows the restart if there is one.
@@ -192,10 +292,14 @@ async fn change(
 }
 
 fn decoded(key: &EnvName, value: &str) -> Result<String> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(value.trim());
+    let bytes = STANDARD.decode(value.trim());
     let bytes =
         bytes.map_err(|error| CliError::Misuse(format!("the value of {key} is no base64: {error}")))?;
-    String::from_utf8(bytes).map_err(|_| CliError::Misuse(format!("the value of {key} is no UTF-8")))
+    String::from_utf8(bytes).map_err(|_| {
+        CliError::Misuse(format!(
+            "the value of {key} is no UTF-8 text, which variables are: make it a file (config:set --file {key}=PATH)"
+        ))
+    })
 }
 
 async fn unset(context: &Context, matches: &ArgMatches) -> Result<()> {
@@ -204,6 +308,12 @@ async fn unset(context: &Context, matches: &ArgMatches) -> Result<()> {
         return Err(CliError::Misuse("nothing to remove: name the variables".into()));
     }
     let unset = scope.rest.iter().map(|key| Ok(EnvName::parse(key)?)).collect::<Result<Vec<_>>>()?;
+    let known = kinds(context, &scope).await;
+    for key in unset.iter().filter(|key| !known.is_empty() && !known.contains_key(*key)) {
+        let near = super::nearest(key.as_str(), known.keys().map(ToString::to_string));
+        let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        warning(&format!("{key} is not set{near}"));
+    }
     let shown: Vec<String> = unset.iter().map(ToString::to_string).collect();
     let patch = PatchConfig { unset, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
     change(context, &scope, &patch, "Unsetting config vars", &shown).await
@@ -217,16 +327,6 @@ async fn clear(context: &Context, matches: &ArgMatches) -> Result<()> {
     change(context, &scope, &patch, "Clearing config vars", &[]).await
 }
 
-async fn export(context: &Context, matches: &ArgMatches) -> Result<()> {
-    let (_, variables) = all(context, matches).await?;
-    let format = matches.get_one::<String>("format").map_or("exports", String::as_str);
-    match Format::parse(format) {
-        None => Err(CliError::Misuse(format!("{format:?} is no format: use {}", Format::NAMES.join(", ")))),
-        Some(Format::Json) => context.out.json(&variables),
-        Some(format) => context.out.raw(envfile::print(format, &variables).as_bytes()),
-    }
-}
-
 async fn import(context: &Context, matches: &ArgMatches) -> Result<()> {
     let scope = scope(context, matches, true).await?;
     let file = match &scope.rest[..] {
@@ -235,15 +335,27 @@ async fn import(context: &Context, matches: &ArgMatches) -> Result<()> {
         [_, more, ..] => return Err(CliError::Misuse(format!("{more:?} is one argument too many"))),
     };
     let text = read_input(context, file)?;
-    let set = match matches.get_one::<String>("format").map(String::as_str) {
+    let mut set: BTreeMap<EnvName, String> = match matches.get_one::<String>("format").map(String::as_str) {
         Some("json") => serde_json::from_str(&text).map_err(|error| {
             CliError::Failed(format!("{file} is no JSON object of names and texts: {error}"))
         })?,
         _ => envfile::parse(&text).map_err(|error| CliError::Failed(format!("{file}: {error}")))?,
     };
-    let replace = matches.get_flag("replace");
-    let patch =
-        PatchConfig { set, replace, no_restart: matches.get_flag("no-restart"), ..PatchConfig::default() };
+    if matches.get_flag("encoded") {
+        set = set
+            .into_iter()
+            .map(|(key, value)| Ok((key.clone(), decoded(&key, &value)?)))
+            .collect::<Result<_>>()?;
+    }
+    // What Berth itself sets, and Dokku and Heroku export, is none of the app's config.
+    for own in ["PORT", "DYNO", "GIT_REV"] {
+        if EnvName::parse(own).is_ok_and(|own| set.remove(&own).is_some()) {
+            warning(&format!("{own} is left out: Berth sets it itself"));
+        }
+    }
+    let (replace, secret) = (matches.get_flag("replace"), matches.get_flag("secret"));
+    let no_restart = matches.get_flag("no-restart");
+    let patch = PatchConfig { set, replace, no_restart, secret, ..PatchConfig::default() };
     let names: Vec<String> = patch.set.keys().map(ToString::to_string).collect();
     change(context, &scope, &patch, "Setting config vars", &names).await
 }

@@ -8,7 +8,7 @@ use crate::context::{Context, none_left};
 use crate::error::{CliError, Result};
 use crate::report::Report;
 use berth_model::HostPattern;
-use berth_model::api::{AppInfo, Domains, PatchDomains};
+use berth_model::api::{Domains, PatchDomains};
 use berth_model::proxy_api::PatchProxy;
 use clap::{ArgMatches, Command};
 use http::Method;
@@ -148,23 +148,19 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
         }
         return global_rows(Report::new("Global", "domains"), &global).show(context.out, field);
     }
-    let (app, rest) = context.some_app(matches, false).await?;
-    none_left(&rest)?;
-    let apps = match app {
-        Some(app) => vec![app],
-        None => context.get::<Vec<AppInfo>>("/v1/apps").await?.into_iter().map(|app| app.name).collect(),
-    };
+    let apps = context.app_names(matches).await?;
+    let out = context.out.of(apps.len());
     for app in apps {
         let domains: Domains = context.get(&format!("/v1/apps/{app}/domains")).await?;
-        if context.out.json && field.is_none() {
-            context.out.json(&domains)?;
+        if out.json && field.is_none() {
+            out.json(&domains)?;
             continue;
         }
         let report = Report::new(app.as_str(), "domains")
             .row("Domains app enabled", domains.default_enabled.to_string())
             .row("Domains app vhosts", joined(&domains.domains))
             .row("Domains effective vhosts", joined(&domains.effective));
-        global_rows(report, &global).show(context.out, field)?;
+        global_rows(report, &global).show(out, field)?;
     }
     Ok(())
 }

@@ -87,7 +87,8 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
             .row("Git sha", app.git_rev.as_deref().unwrap_or_default())
             .row("Git rev env var", "GIT_REV")
     };
-    apps.iter().try_for_each(|app| describe(app).show(context.out, field))
+    let out = context.out.of(apps.len());
+    apps.iter().try_for_each(|app| describe(app).show(out, field))
 }
 
 async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {

@@ -1,9 +1,9 @@
-//! `help`, `version` and `completion`; what to say to a word that is no command.
+//! `help`, `version`, `man` and `completion`; what to say to a word that is no command.
 //!
 //! In: a word. Out: a family's commands, one command's help, or the nearest command.
 
-use super::{Family, completion, families, not_here};
-use crate::args::{Mode, command, tree};
+use super::{Family, completion, elsewhere, families, man, not_here};
+use crate::args::{EXAMPLES, Mode, SEE_ALSO, command, option, tree};
 use crate::context::{Context, arguments};
 use crate::error::{CliError, Result};
 use crate::output::{table, warning};
@@ -18,6 +18,13 @@ pub(super) fn commands() -> Vec<Command> {
             &["help", "help apps", "help config:set"],
         ),
         command("version", "Print the version", "", &["version"]),
+        command(
+            "man",
+            "Print a manual page, or write all of them into a directory",
+            "[COMMAND]",
+            &["man | man -l -", "man config:set | man -l -", "man --dir /usr/local/share/man/man1"],
+        )
+        .arg(option("dir", "DIR", "Write every page there, as berth.1 and berth-config-set.1")),
         command(
             "completion",
             "Print a script that completes commands in a shell",
@@ -44,6 +51,18 @@ pub(super) fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result
             context.out.json(&serde_json::json!({"version": env!("CARGO_PKG_VERSION")}))
         }
         ("version", []) => context.out.line(&format!("berth version {}", env!("CARGO_PKG_VERSION"))),
+        ("man", words) => match (matches.get_one::<String>("dir"), words) {
+            (Some(dir), []) => {
+                context.may_read(dir)?;
+                man::write_all(dir)
+            }
+            (None, []) => context.out.raw(man::overview().as_bytes()),
+            (None, [word]) => match man::page(word) {
+                Some(page) => context.out.raw(page.as_bytes()),
+                None => Err(unknown(word, mode)),
+            },
+            _ => Err(CliError::Misuse("there are too many arguments".into())),
+        },
         ("completion", [shell]) => {
             let script = completion::script(shell, &tree(mode)).ok_or_else(|| {
                 CliError::Misuse(format!(
@@ -94,7 +113,69 @@ fn page(family: &Family) -> String {
     )
 }
 
-fn about(command: &Command) -> String {
+/// Commands of other families that whoever reads about one may want.
+const RELATED: &[(&str, &[&str])] = &[
+    ("apps:create", &["git:set", "domains:add"]),
+    ("apps:destroy", &["ps:stop", "maintenance:on"]),
+    ("config:set", &["config:unset", "config:history", "ps:restart", "storage:mount"]),
+    ("ps:scale", &["resource:limit", "ps:report"]),
+    ("ps:report", &["logs", "releases"]),
+    ("ps:restart", &["ps:rebuild", "rollback"]),
+    ("ps:rebuild", &["builds", "rollback"]),
+    ("ps:stop", &["maintenance:on"]),
+    ("logs", &["ps:report", "builds:output"]),
+    ("run", &["enter", "logs"]),
+    ("enter", &["run", "ps:report"]),
+    ("releases", &["rollback", "config:diff"]),
+    ("rollback", &["releases", "config:diff"]),
+    ("domains:add", &["letsencrypt:enable", "certs:add", "urls"]),
+    ("certs:add", &["letsencrypt:enable"]),
+    ("letsencrypt:enable", &["domains:add", "certs:add"]),
+    ("ports:add", &["domains:add", "proxy:report"]),
+    ("storage:mount", &["config:set"]),
+    ("git:from-image", &["registry:login", "images:list"]),
+    ("builder:set", &["buildpacks:set", "builder-dockerfile:set"]),
+    ("secrets:rotate-key", &["config:set"]),
+    ("tokens:create", &["context:add", "ssh-keys:add"]),
+    ("ssh-keys:add", &["tokens:create"]),
+    ("context:add", &["tokens:create"]),
+];
+/// Commands that are named at most.
+const NAMED: usize = 6;
+
+/// What to read next: what is related, then others of the family, whose names are `siblings`.
+pub(crate) fn see_also(name: &str, siblings: &[String]) -> Vec<String> {
+    let related = RELATED.iter().filter(|(of, _)| *of == name).flat_map(|(_, names)| names.iter());
+    let mut also: Vec<String> = related.map(|name| (*name).to_owned()).collect();
+    for sibling in siblings {
+        if sibling != name && !also.contains(sibling) {
+            also.push(sibling.clone());
+        }
+    }
+    also.truncate(NAMED);
+    also
+}
+
+/// The lines of a built command's help behind its options: examples, and what to read next.
+fn after(command: &Command) -> String {
+    command.get_after_help().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Its examples, each as it is typed.
+pub(super) fn examples(command: &Command) -> Vec<String> {
+    let after = after(command);
+    let lines = after.lines().skip_while(|line| *line != EXAMPLES).skip(1);
+    lines.take_while(|line| line.starts_with("  ")).map(|line| line.trim().to_owned()).collect()
+}
+
+/// What to read next, of a command of the whole tree.
+pub(super) fn next(command: &Command) -> Vec<String> {
+    let after = after(command);
+    let line = after.lines().find_map(|line| line.strip_prefix(SEE_ALSO)).unwrap_or_default();
+    line.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+pub(super) fn about(command: &Command) -> String {
     command.get_about().map(ToString::to_string).unwrap_or_default()
 }
 
@@ -129,6 +210,10 @@ pub(crate) fn overview(mode: Mode) -> String {
 /// What to say to a word that is no command: it, the nearest one, and exit code 1.
 pub(crate) fn unknown(word: &str, mode: Mode) -> CliError {
     warning(&format!("{word} is not a berth command"));
+    if let Some(advice) = elsewhere::advice(word) {
+        warning(advice);
+        return CliError::Exit(1);
+    }
     let root = tree(mode);
     let names = root.get_subcommands().filter(|command| !command.is_hide_set()).flat_map(|command| {
         std::iter::once(command.get_name().to_owned()).chain(command.get_all_aliases().map(str::to_owned))
@@ -141,7 +226,7 @@ pub(crate) fn unknown(word: &str, mode: Mode) -> CliError {
 }
 
 /// The name that needs the fewest changes, if those are few.
-fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
+pub(crate) fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let allowed = (word.chars().count() / 3).clamp(1, 4);
     let scored = names.map(|name| (distance(word, &name), name));
     scored.filter(|(distance, _)| *distance <= allowed).min().map(|(_, name)| name)
@@ -183,5 +268,19 @@ mod tests {
             assert_eq!(nearest(typed, names()).as_deref(), Some(meant), "{typed}");
         }
         assert_eq!(nearest("frobnicate", names()), None);
+    }
+
+    #[test]
+    fn what_is_to_be_read_next_exists() {
+        let root = tree(Mode::Local);
+        let exists = |name: &str| root.get_subcommands().any(|command| command.get_name() == name);
+        for (name, related) in RELATED {
+            assert!(exists(name), "{name}");
+            assert!(related.iter().all(|one| exists(one)), "{name}: {related:?}");
+        }
+        let set =
+            root.get_subcommands().find(|command| command.get_name() == "config:set").expect("it is there");
+        assert!(next(set).contains(&"config:history".to_owned()));
+        assert!(examples(set).iter().any(|line| line.starts_with("berth config:set")));
     }
 }

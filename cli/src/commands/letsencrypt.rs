@@ -4,12 +4,13 @@
 
 use super::certs::scope;
 use super::not_here;
-use crate::args::{command, report, switch};
+use crate::args::{command, explained, report, switch};
 use crate::context::{Context, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{table, time, warning};
 use crate::report::Report;
 use berth_model::AppName;
+use berth_model::api::AppInfo;
 use berth_model::certs::{
     AcmeApp, AcmeInfo, AcmeOrder, AcmeSettingsInfo, CertificateReport, PatchAcme, RenewCertificates,
 };
@@ -25,8 +26,13 @@ pub(super) fn commands() -> Vec<Command> {
             &["letsencrypt:set --global email you@example.com", "letsencrypt:enable hello"],
         )
         .visible_alias("certs:auto:enable"),
-        command("letsencrypt:disable", "No longer, and take it away", "[<app>]", &["letsencrypt:disable hello"])
-            .visible_alias("certs:auto:disable"),
+        command(
+            "letsencrypt:disable",
+            "No longer, and take it away",
+            "[<app>]",
+            &["letsencrypt:disable hello"],
+        )
+        .visible_alias("certs:auto:disable"),
         command(
             "letsencrypt:list",
             "List certificates, until when they are good and what went wrong",
@@ -41,19 +47,19 @@ pub(super) fn commands() -> Vec<Command> {
         )
         .visible_alias("certs:auto")
         .arg(switch("global", "What holds for apps without settings of their own")),
-        command(
-            "letsencrypt:set",
-            "Change a setting; without a value, forget it",
-            "[<app>|--global] KEY [VALUE]",
-            &[
-                "letsencrypt:set --global email you@example.com",
-                "letsencrypt:set hello server staging",
-                "letsencrypt:set --global dns-provider /usr/local/sbin/dns-records",
-                "letsencrypt:set --global ca-bundle ca.pem",
-            ],
-        )
-        .arg(switch("global", "For every app that does not say otherwise"))
-        .after_long_help(
+        explained(
+            command(
+                "letsencrypt:set",
+                "Change a setting; without a value, forget it",
+                "[<app>|--global] KEY [VALUE]",
+                &[
+                    "letsencrypt:set --global email you@example.com",
+                    "letsencrypt:set hello server staging",
+                    "letsencrypt:set --global dns-provider /usr/local/sbin/dns-records",
+                    "letsencrypt:set --global ca-bundle ca.pem",
+                ],
+            )
+            .arg(switch("global", "For every app that does not say otherwise")),
             "Keys: email, server (production, staging or a directory URL), challenge (auto, http-01, tls-alpn-01,\n\
              dns-01), dns-provider (a program or a URL), dns-token, dns-wait (seconds), ask-url, ca-bundle (a file),\n\
              eab-key-id, eab-key. The value `-` is read from standard input.",
@@ -71,7 +77,12 @@ pub(super) fn commands() -> Vec<Command> {
             "[<app>]",
             &["letsencrypt:revoke hello"],
         ),
-        command("letsencrypt:active", "Whether it is on: true or false", "[<app>]", &["letsencrypt:active hello"]),
+        command(
+            "letsencrypt:active",
+            "Whether it is on: true or false",
+            "[<app>]",
+            &["letsencrypt:active hello"],
+        ),
         command(
             "letsencrypt:cron-job",
             "Nothing to do: renewal is automatic",
@@ -219,6 +230,9 @@ async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
 async fn list(context: &Context, matches: &ArgMatches) -> Result<()> {
     let (app, rest) = context.some_app(matches, false).await?;
     none_left(&rest)?;
+    if let Some(app) = &app {
+        let _exists: AppInfo = context.get(&format!("/v1/apps/{app}")).await?;
+    }
     let all: Vec<AcmeApp> = context.get("/v1/acme/apps").await?;
     let all: Vec<AcmeApp> =
         all.into_iter().filter(|one| app.as_ref().is_none_or(|app| one.app == *app)).collect();

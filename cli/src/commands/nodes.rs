@@ -1,6 +1,6 @@
-//! `node:list`, `stack:import`, `image:import`, `cleanup`: machines, the root file systems apps are built on, disk space.
+//! `controller:list`, `stack:import`, `image:import`, `cleanup`: controllers, the root file systems apps are built on, disk space.
 //!
-//! In: a tar file. Out: a table; the stack's digest; what was freed.
+//! In: a tar file. Out: the stack's digest; what was freed.
 
 use super::not_here;
 use crate::args::command;
@@ -8,13 +8,18 @@ use crate::context::{Context, arguments, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{table, time};
 use berth_model::ImageName;
-use berth_model::api::{Cleaned, NodeInfo};
+use berth_model::api::{Cleaned, ControllerInfo};
 use clap::{ArgMatches, Command};
 use http::Method;
 
 pub(super) fn commands() -> Vec<Command> {
     vec![
-        command("node:list", "List the machines", "", &["node:list"]).visible_alias("nodes"),
+        command(
+            "controller:list",
+            "List the controllers, where there are several, and who leads",
+            "",
+            &["controller:list"],
+        ),
         command(
             "stack:import",
             "Take over a root file system that apps are built on",
@@ -39,9 +44,9 @@ pub(super) fn commands() -> Vec<Command> {
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
     let words = arguments(matches);
     match name {
-        "node:list" => {
+        "controller:list" => {
             none_left(&words)?;
-            list(context).await
+            controllers(context).await
         }
         "cleanup" => {
             none_left(&words)?;
@@ -53,27 +58,25 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
     }
 }
 
-async fn list(context: &Context) -> Result<()> {
-    let nodes: Vec<NodeInfo> = context.get("/v1/nodes").await?;
+async fn controllers(context: &Context) -> Result<()> {
+    let list: Vec<ControllerInfo> = context.get("/v1/controllers").await?;
     if context.out.json {
-        return context.out.json(&nodes);
+        return context.out.json(&list);
     }
-    context.out.header("Nodes")?;
-    let row = |node: &NodeInfo| {
-        let state =
-            if node.alive { "alive".to_owned() } else { format!("lost since {}", time(node.last_seen_ms)) };
-        let capacity = &node.capacity;
+    context.out.header("Controllers")?;
+    if list.is_empty() {
+        return context.out.line("One controller, with a store of its own");
+    }
+    let row = |one: &ControllerInfo| {
         vec![
-            node.name.to_string(),
-            state,
-            format!("{} containers", node.containers),
-            format!("{} CPUs", capacity.cpus),
-            format!("{} MiB memory", capacity.memory_mib),
-            format!("{} MiB disk free", capacity.disk_free_mib),
-            format!("kernel {} cgroup {}", capacity.kernel, capacity.cgroup),
+            one.name.clone(),
+            if one.leads { "leads" } else { "follows" }.to_owned(),
+            format!("ssh port {}", one.ssh_port),
+            format!("version {}", one.version),
+            format!("since {}", time(one.since_ms)),
         ]
     };
-    table(&nodes.iter().map(row).collect::<Vec<_>>()).iter().try_for_each(|line| context.out.line(line))
+    table(&list.iter().map(row).collect::<Vec<_>>()).iter().try_for_each(|line| context.out.line(line))
 }
 
 async fn cleanup(context: &Context) -> Result<()> {

@@ -261,10 +261,11 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
             .show(context.out, field);
     }
     let apps: Vec<AppInfo> = context.infos(matches).await?;
+    let out = context.out.of(apps.len());
     for app in apps {
         let info = info(context, &app.name).await?;
-        if context.out.json && field.is_none() {
-            context.out.json(&info)?;
+        if out.json && field.is_none() {
+            out.json(&info)?;
             continue;
         }
         let routes: Vec<_> = info.paths.iter().map(|path| format!("{}{}", path.host, path.prefix)).collect();
@@ -277,7 +278,7 @@ async fn show(context: &Context, matches: &ArgMatches) -> Result<()> {
             .row("Proxy redirects", redirects.join(" "))
             .row("Proxy routes", routes.join(" "))
             .row("Proxy users", info.users.join(" "))
-            .show(context.out, field)?;
+            .show(out, field)?;
     }
     Ok(())
 }

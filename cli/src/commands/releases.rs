@@ -3,13 +3,14 @@
 //! In: `v12` or `12`. Out: a table, or one release whole.
 
 use super::not_here;
-use crate::args::{command, report, switch};
-use crate::context::{Context, exactly_one};
+use crate::args::{command, option, report, switch};
+use crate::context::{Context, exactly_one, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{table, time};
 use crate::report::Report;
-use berth_model::ReleaseVersion;
 use berth_model::api::{ReleaseInfo, Rollback};
+use berth_model::deploy::{PromoteTo, ReleaseDiff};
+use berth_model::{AppName, ReleaseVersion};
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -23,6 +24,21 @@ pub(super) fn commands() -> Vec<Command> {
             "[<app>] [VERSION] [--KEY]",
             &["releases:info hello v12"],
         ),
+        command(
+            "releases:diff",
+            "Show what differs between two releases; without versions, what the current one changed",
+            "[<app>] [FROM] [TO]",
+            &["releases:diff hello", "releases:diff hello v3 v5", "releases:diff hello v3 v5 --reveal"],
+        )
+        .arg(switch("reveal", "Show config values")),
+        command(
+            "promote",
+            "Deploy what one app runs on another app, with the other app's config",
+            "<app> TO",
+            &["promote staging production"],
+        )
+        .visible_alias("pipelines:promote")
+        .arg(option("to", "APP", "The other app").short('t')),
         command(
             "rollback",
             "Bring back an earlier release, the last good one by default",
@@ -38,6 +54,8 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
     match name {
         "releases" => list(context, matches).await,
         "releases:info" => info(context, matches).await,
+        "releases:diff" => diff(context, matches).await,
+        "promote" => promote(context, matches).await,
         "rollback" => rollback(context, matches).await,
         _ => Err(not_here(name)),
     }
@@ -96,6 +114,51 @@ async fn info(context: &Context, matches: &ArgMatches) -> Result<()> {
     processes
         .fold(report, |report, (kind, line)| report.row(&format!("Process {kind}"), &**line))
         .show(context.out, field)
+}
+
+async fn diff(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let versions =
+        rest.iter().map(|word| word.parse()).collect::<std::result::Result<Vec<ReleaseVersion>, _>>()?;
+    let mut query = format!("reveal={}", matches.get_flag("reveal"));
+    match versions[..] {
+        [] => {}
+        [from] => query.push_str(&format!("&from={}", from.0)),
+        [from, to] => query.push_str(&format!("&from={}&to={}", from.0, to.0)),
+        _ => return Err(CliError::Misuse("give two releases at most, such as v3 v5".into())),
+    }
+    let diff: ReleaseDiff = context.get(&format!("/v1/apps/{app}/release-diff?{query}")).await?;
+    if context.out.json {
+        return context.out.json(&diff);
+    }
+    context.out.header(&format!("{app} {} to {}", diff.from, diff.to))?;
+    if diff.changes.is_empty() {
+        return context.out.line("nothing differs");
+    }
+    for change in &diff.changes {
+        let what = format!("{} {}", change.kind, change.name);
+        let what = what.trim_end();
+        if let Some(before) = &change.before {
+            context.out.line(&format!("- {what}: {before}"))?;
+        }
+        if let Some(after) = &change.after {
+            context.out.line(&format!("+ {what}: {after}"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn promote(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (from, rest) = context.app(matches, true).await?;
+    let to = match matches.get_one::<String>("to") {
+        Some(to) => {
+            none_left(&rest)?;
+            to.clone()
+        }
+        None => exactly_one(rest, "the app to deploy on")?,
+    };
+    let body = PromoteTo { to: AppName::parse(&to)? };
+    context.act(Method::POST, &format!("/v1/apps/{from}/promote"), Some(&body)).await
 }
 
 async fn rollback(context: &Context, matches: &ArgMatches) -> Result<()> {

@@ -6,8 +6,10 @@ use super::not_here;
 use crate::args::command;
 use crate::context::{Context, exactly_one};
 use crate::error::{CliError, Result};
+use crate::output::table;
 use berth_model::api::{AppInfo, PatchApp};
 use berth_model::container::Mount;
+use berth_model::placing::{SetVolume, VolumeInfo};
 use clap::{ArgMatches, Command};
 use http::Method;
 
@@ -27,10 +29,19 @@ pub(super) fn commands() -> Vec<Command> {
             "[<app>] SOURCE:TARGET",
             &["storage:unmount hello uploads:/app/uploads"],
         ),
+        command(
+            "storage:node",
+            "Show which node has it, or say so; nothing is copied",
+            "[<app>] [SOURCE NODE|any]",
+            &["storage:node hello", "storage:node hello uploads node-2", "storage:node hello /srv/nfs any"],
+        ),
     ]
 }
 
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
+    if name == "storage:node" {
+        return node(context, matches).await;
+    }
     let (app, rest) = context.app(matches, name != "storage:list").await?;
     let path = format!("/v1/apps/{app}");
     let wanted = match name {
@@ -70,6 +81,31 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
     }
     let patch = PatchApp { mounts: Some(mounts), ..PatchApp::default() };
     context.act(Method::PATCH, &path, Some(&patch)).await
+}
+
+async fn node(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let (app, rest) = context.app(matches, true).await?;
+    let path = format!("/v1/apps/{app}/volumes");
+    match &rest[..] {
+        [] => {
+            let all: Vec<VolumeInfo> = context.get(&path).await?;
+            if context.out.json {
+                return context.out.json(&all);
+            }
+            context.out.header(&format!("{app} volume nodes"))?;
+            let row = |one: &VolumeInfo| {
+                let node = one.node.clone().unwrap_or_else(|| "(on none yet)".to_owned());
+                vec![one.source.clone(), node]
+            };
+            let rows = table(&all.iter().map(row).collect::<Vec<_>>());
+            rows.iter().try_for_each(|line| context.out.line(line))
+        }
+        [source, node] => {
+            let set = SetVolume { source: source.clone(), node: node.clone() };
+            context.act(Method::PUT, &path, Some(&set)).await
+        }
+        _ => Err(CliError::Misuse("write: storage:node <app> [SOURCE NODE|any]".to_owned())),
+    }
 }
 
 fn shown(mount: &Mount) -> String {

@@ -13,6 +13,9 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+/// (rows, columns) where nobody says.
+pub(super) const USUAL: (u16, u16) = (24, 80);
+
 /// (rows, columns) of the terminal, if both standard input and output are one.
 pub(super) fn size() -> Option<(u16, u16)> {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
@@ -20,7 +23,8 @@ pub(super) fn size() -> Option<(u16, u16)> {
     }
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     // A terminal that was never told its size, such as one made by `script`, says 0.
-    Some((if size.ws_row == 0 { 24 } else { size.ws_row }, if size.ws_col == 0 { 80 } else { size.ws_col }))
+    let or = |size: u16, usual| if size == 0 { usual } else { size };
+    Some((or(size.ws_row, USUAL.0), or(size.ws_col, USUAL.1)))
 }
 
 /// Runs `request` at `path` and ends as it does.
@@ -35,7 +39,7 @@ pub(super) async fn run(
     let start = serde_json::to_vec(request).map_err(|error| CliError::Failed(error.to_string()))?;
     write_frame(&mut to, &Frame::Start(start)).await.map_err(|error| broken(&error))?;
 
-    let raw = if tty { Some(RawTerminal::enter()?) } else { None };
+    let raw = if tty && std::io::stdin().is_terminal() { Some(RawTerminal::enter()?) } else { None };
     let (frames, mut outgoing) = mpsc::channel::<Frame>(16);
     tokio::spawn(send_input(frames.clone()));
     let sender = tokio::spawn(async move {
@@ -73,10 +77,10 @@ pub(super) async fn run(
                         let _ = frames.send(Frame::Resize { rows, columns }).await;
                     }
                 }
-                // Without a terminal of its own the process does not see our Ctrl-C: pass it on; the second time, go.
-                Caught::Interrupt if signals.interrupts < 2 => { let _ = frames.send(Frame::Signal(2)).await; }
-                Caught::Interrupt => break Ok(130),
-                Caught::End(number) => break Ok(128 + number),
+                // Without a terminal of its own the process does not see our signals: they are passed on. The second of those
+                // that ask to end, we do.
+                Caught::Signal(number) if signals.asked < 2 => { let _ = frames.send(Frame::Signal(number)).await; }
+                Caught::Signal(number) | Caught::End(number) => break Ok(128 + number),
             },
         }
     };
@@ -127,7 +131,7 @@ async fn send_input(frames: mpsc::Sender<Frame>) {
 
 enum Caught {
     Resize,
-    Interrupt,
+    Signal(i32),
     End(i32),
 }
 
@@ -136,7 +140,10 @@ struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
-    interrupts: u32,
+    quit: Signal,
+    user: [Signal; 2],
+    /// How often somebody asked it to end.
+    asked: u32,
 }
 
 impl Signals {
@@ -149,15 +156,22 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hang_up: listen(SignalKind::hangup())?,
-            interrupts: 0,
+            quit: listen(SignalKind::quit())?,
+            user: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
+            asked: 0,
         })
     }
 
     async fn next(&mut self) -> Caught {
+        let [user1, user2] = &mut self.user;
         tokio::select! {
             _ = self.resize.recv() => Caught::Resize,
-            _ = self.interrupt.recv() => { self.interrupts += 1; Caught::Interrupt }
-            _ = self.terminate.recv() => Caught::End(15),
+            _ = self.interrupt.recv() => { self.asked += 1; Caught::Signal(2) }
+            _ = self.terminate.recv() => { self.asked += 1; Caught::Signal(15) }
+            _ = self.quit.recv() => Caught::Signal(3),
+            _ = user1.recv() => Caught::Signal(10),
+            _ = user2.recv() => Caught::Signal(12),
+            // The terminal is gone, and whoever typed there.
             _ = self.hang_up.recv() => Caught::End(1),
         }
     }

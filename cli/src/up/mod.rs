@@ -19,7 +19,7 @@ use clap::ArgMatches;
 use http::Method;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{IsTerminal, Seek, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,8 +45,13 @@ struct Plan {
     balancers: Vec<berth_proxy::Network>,
     ssh: SocketAddr,
     api: SocketAddr,
+    cluster: SocketAddr,
+    /// This machine joined a cluster: its controllers are elsewhere.
+    joined: bool,
     node: NodeName,
     subnet: Option<String>,
+    overlay: Option<String>,
+    keep_free_mib: Option<u64>,
     stack_dir: Option<PathBuf>,
     stop_apps: bool,
     log_format: String,
@@ -64,8 +69,17 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     let _lock = lock(&data)?;
     wait_for_predecessors(&data)?;
     let (ssh, api) = (given(matches, "ssh")?, given(matches, "api")?);
-    listen::check(ssh, "--ssh")?;
-    listen::check(api, "--api")?;
+    let joined = berth_agent::cluster::membership(&data)?.is_some();
+    if joined {
+        let stacks = matches.contains_id("stack-dir") && matches.get_one::<PathBuf>("stack-dir").is_some();
+        anyhow::ensure!(
+            !stacks,
+            "stacks belong to the controller's machine: leave --stack-dir out on a node that joined"
+        );
+    } else {
+        listen::check(ssh, "--ssh")?;
+        listen::check(api, "--api")?;
+    }
     let wanted = matches.get_one::<SocketAddr>("http").copied();
     let listener = listen::http(wanted)?;
     let http = listener.local_addr()?;
@@ -77,8 +91,12 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         balancers: matches.get_many("proxy-protocol-from").into_iter().flatten().copied().collect(),
         ssh,
         api,
+        cluster: given(matches, "cluster")?,
+        joined,
         node: crate::roles::node_name(matches, &data)?,
         subnet: matches.get_one::<String>("subnet").cloned(),
+        overlay: matches.get_one::<String>("overlay").cloned(),
+        keep_free_mib: matches.get_one("keep-free").copied(),
         stack_dir: matches.get_one::<PathBuf>("stack-dir").cloned(),
         stop_apps: matches.get_flag("stop-apps"),
         log_format: given(matches, "log-format")?,
@@ -107,6 +125,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
 async fn supervise_all(plan: &Plan, listeners: HandedDown) -> Result<()> {
     let mut signals = Signals::new()?;
     let mut hangups = signal(SignalKind::hangup())?;
+    let attached = std::io::stdin().is_terminal();
     let renew = watch::Sender::new(0_u64);
     let (stop, ready) = (CancellationToken::new(), CancellationToken::new());
     let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -124,15 +143,20 @@ async fn supervise_all(plan: &Plan, listeners: HandedDown) -> Result<()> {
         }
     };
     let until_ready = std::pin::pin!(until_ready);
-    let renewing = async {
+    // Ends with its terminal, as other programs in the foreground do.
+    let until_left = async {
         while hangups.recv().await.is_some() {
+            if attached && !std::io::stdin().is_terminal() {
+                tracing::info!("the terminal was closed");
+                return;
+            }
             tracing::info!("starting every role anew from {}; apps go on", program.display());
             renew.send_modify(|times| *times += 1);
         }
         std::future::pending::<()>().await;
     };
     let mut result = tokio::select! {
-        () = renewing => Ok(()),
+        () = until_left => Ok(()),
         error = until_ready => Err(error),
         () = signals.next() => Ok(()),
         Some(ended) = roles.join_next() => flatten(ended),
@@ -180,6 +204,7 @@ impl Plan {
             ("--http", http),
             ("--ssh", &self.ssh),
             ("--api", &self.api),
+            ("--cluster", &self.cluster),
         ];
         let mut controller = common("controller", &controller);
         if let Some(https) = &self.https {
@@ -188,6 +213,12 @@ impl Plan {
         let mut agent = common("agent", &[("--node", &self.node)]);
         if let Some(subnet) = &self.subnet {
             agent.arguments.extend(["--subnet".into(), subnet.into()]);
+        }
+        if let Some(overlay) = &self.overlay {
+            agent.arguments.extend(["--overlay".into(), overlay.into()]);
+        }
+        if let Some(mib) = self.keep_free_mib {
+            agent.arguments.extend(["--keep-free".into(), mib.to_string().into()]);
         }
         let balancers: Vec<_> = self.balancers.iter().map(ToString::to_string).collect();
         let mut proxy = common("proxy", &[("--http", http), ("--node", &self.node)]);
@@ -199,7 +230,10 @@ impl Plan {
             proxy.arguments.extend(["--proxy-protocol-from".into(), balancers.join(",").into()]);
         }
         proxy.listeners = Some(listeners);
-        vec![controller, agent, proxy]
+        match self.joined {
+            true => vec![agent, proxy],
+            false => vec![controller, agent, proxy],
+        }
     }
 
     /// An address for people: where this machine is reached if it listens everywhere.
@@ -212,6 +246,14 @@ impl Plan {
     }
 
     fn banner(&self) -> String {
+        if self.joined {
+            return format!(
+                "=====> Node {} is up\n       Apps:  {}, as every node of the cluster\n       Data:  {}\n",
+                self.node,
+                self.http,
+                self.data.display()
+            );
+        }
         let port = if self.http.port() == 80 { String::new() } else { format!(":{}", self.http.port()) };
         let git = format!("ssh://paas@{}:{}", Self::host(self.ssh), self.ssh.port());
         let berth = match self.data.to_str() {
@@ -251,7 +293,8 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
 
 /// Takes the stacks over, waits until the API says that it is ready, and tells people and scripts (`DIR/run/ready`).
 async fn become_ready(plan: &Plan, ready: &CancellationToken) -> Result<()> {
-    let client = Client::new(Endpoint::Unix(plan.data.join("run/api.sock")));
+    let socket = if plan.joined { "run/agent.sock" } else { "run/api.sock" };
+    let client = Client::new(Endpoint::Unix(plan.data.join(socket)));
     if let Some(directory) = &plan.stack_dir {
         stacks::import(&client, &plan.data, directory).await?;
     }

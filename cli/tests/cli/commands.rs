@@ -28,13 +28,28 @@ fn ps() -> Value {
     })
 }
 
+fn variables() -> Value {
+    let plain = |name: &str, value: &str| json!({"name": name, "kind": "plain", "value": value, "bytes": value.len(), "global": false});
+    json!([
+        plain("A", "1"),
+        {"name": "KEY", "kind": "file", "value": null, "bytes": 12, "global": false},
+        plain("LONG_NAME", "two words"),
+        plain("M", "a\nb 'c'"),
+        {"name": "TOKEN", "kind": "secret", "value": null, "bytes": 8, "global": false},
+    ])
+}
+
 fn fake() -> Fake {
     let fake = Fake::start();
     fake.json("GET /v1/apps", json!([app("hello"), app("www.example.com")]))
         .json("GET /v1/apps/hello", app("hello"))
         .json("GET /v1/apps/hello/ps", ps())
-        .json("GET /v1/apps/hello/config", json!({"A": "1", "LONG_NAME": "two words", "M": "a\nb 'c'"}))
-        .json("GET /v1/config", json!({"G": "x"}))
+        .json("GET /v1/apps/hello/config/variables", variables())
+        .json("GET /v1/apps/hello/config/variables?masked=true", variables())
+        .json(
+            "GET /v1/config/variables",
+            json!([{"name": "G", "kind": "plain", "value": "x", "bytes": 1, "global": true}]),
+        )
         .lines("PATCH /v1/apps/hello", &[json!({"event": "done"})])
         .lines(
             "PATCH /v1/apps/hello/config",
@@ -62,6 +77,13 @@ fn lists_and_reports_keep_their_shapes() {
     .json("GET /v1/tokens", json!([{"name": "ci", "created_ms": 0, "last_used_ms": null}]))
     .json("GET /v1/nodes", json!([{"name": "one", "alive": true, "last_seen_ms": 0, "containers": 2,
         "capacity": {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 10, "cgroup": "v2", "kernel": "6.1"}}]));
+    fake.json("GET /v1/apps/hello/inspect", json!([{"id": "hello.web.1.abc", "app": "hello", "process": "web",
+        "ordinal": 1, "release": 3, "node": "one", "role": "serving", "status": {"state": {"state": "running",
+        "since_ms": 0, "ready": true}, "incarnation": 1, "restarts": 0, "address": "10.0.0.2", "published": [], "pid": 7,
+        "static_root": null}, "image": "apps/hello@sha256:00", "command": "python app.py", "port": 5000, "published": [],
+        "limits": {"memory_mib": 512, "cpu_millis": null, "cpu_weight": 100, "pids": 512, "disk_mib": 2048, "log_mib": 64,
+        "open_files": 65536, "network": {"egress_kbit": 10000}}, "mounts": [], "env": {"PORT": "5000", "A": "<redacted>"},
+        "restart_policy": "on-failure:10", "stop_signal": "SIGTERM", "stop_timeout_secs": 30}]));
     let mut shown = String::new();
     for line in [
         "apps:list",
@@ -82,6 +104,15 @@ fn lists_and_reports_keep_their_shapes() {
         "config:export --format shell hello",
         "config:export --format docker-args hello",
         "config:export --format json hello",
+        "config:export --format json-list hello",
+        "config:export --format docker-args-keys hello",
+        "config:export --format pack-keys hello",
+        "config:export --format pretty hello",
+        "config:export hello --format envfile --encoded",
+        "config hello --format json",
+        "config:get hello TOKEN",
+        "config:get hello LONG_NAM",
+        "config:get hello LONG_NAME --encoded",
         "config --global",
         "releases hello",
         "releases:info hello",
@@ -91,6 +122,10 @@ fn lists_and_reports_keep_their_shapes() {
         "ports hello",
         "storage:list hello",
         "resource:limit hello",
+        "resource:reserve hello",
+        "resource:report hello --web-limit-memory",
+        "ps:inspect hello",
+        "apps:locked hello",
         "git:report hello",
         "ssh-keys:list",
         "tokens:list",
@@ -114,7 +149,7 @@ fn an_operation_shows_its_progress_and_ends_as_it_did() {
     assert_eq!(set.err, " !     slow \\x1b[2J disk\n");
     assert_eq!(set.code, 0);
     assert_eq!(
-        fake.calls(),
+        fake.calls()[1..],
         [
             r#"PATCH /v1/apps/hello/config {"set":{"A":"2","B":"x=y"},"unset":[],"replace":false,"no_restart":false}"#
         ]
@@ -159,6 +194,19 @@ fn every_mutating_command_sends_what_it_says() {
         fake.lines(call, &done);
     }
     fake.json("POST /v1/tokens", json!({"name": "ci", "token": "berth_x"}));
+    for call in ["PUT /v1/apps/hello/lock", "DELETE /v1/apps/hello/lock", "PUT /v1/apps/hello/ttl"] {
+        fake.json(call, app("hello"));
+    }
+    fake.json("PUT /v1/autocreation", json!({"enabled": false}));
+    for call in [
+        "PATCH /v1/apps/hello/processes",
+        "POST /v1/apps/hello/clone",
+        "POST /v1/apps/hello/restore",
+        "POST /v1/apps/www.example.com/restore",
+        "POST /v1/apps/www.example.com/restart",
+    ] {
+        fake.lines(call, &[json!({"event": "done"})]);
+    }
     let key =
         json!({"name": "alice", "fingerprint": "SHA256:abc", "algorithm": "ssh-ed25519", "created_ms": 0});
     fake.json("POST /v1/ssh-keys", key);
@@ -202,7 +250,24 @@ fn every_mutating_command_sends_what_it_says() {
         "ports:clear hello",
         "ports:remove hello tcp:5432",
         "resource:limit --memory 1g --cpu 0.5 --process-type web hello",
+        "resource:limit --network 10 --io-write 2m --pids 64 hello",
         "resource:limit-clear hello",
+        "resource:reserve --memory 128 --cpu 0.25 hello",
+        "resource:reserve-clear --process-type web hello",
+        "ps:set hello restart-policy always",
+        "ps:set hello stop-signal SIGINT --process-type worker",
+        "ps:set hello stop-timeout-seconds",
+        "ps:restart hello web.2",
+        "ps:stop hello web.1",
+        "ps:stop hello worker",
+        "ps:restart --all",
+        "ps:restore",
+        "apps:lock hello --reason moving",
+        "apps:unlock hello",
+        "apps:clone hello review --ttl 2h --skip-deploy",
+        "apps:set hello ttl 90m",
+        "apps:set hello ttl",
+        "apps:set --global disable-autocreation true",
         "ssh-keys:remove alice",
         "tokens:create ci",
         "tokens:revoke ci",
@@ -215,6 +280,17 @@ fn every_mutating_command_sends_what_it_says() {
     let added = fake.berth_with(&["ssh-keys:add", "alice"], "ssh-ed25519 AAAA alice@example\n", &[]);
     shown.push_str(&format!("$ berth ssh-keys:add alice\n{}\n{}", fake.calls().join("\n"), added.shown()));
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn reports_on_several_apps_are_json_lines() {
+    let fake = fake();
+    fake.json("GET /v1/apps/www.example.com/ps", ps());
+    for line in ["ps:report --format json", "git:report --format json", "builder:report --format json"] {
+        let ran = fake.berth(&line.split(' ').collect::<Vec<_>>());
+        let lines: Vec<_> = ran.out.lines().map(serde_json::from_str::<Value>).collect();
+        assert!(ran.code == 0 && lines.len() == 2 && lines.iter().all(Result::is_ok), "{line}: {ran:?}");
+    }
 }
 
 #[test]
@@ -247,6 +323,26 @@ fn exit_codes_are_dokkus() {
         ("ports:add hello sctp:80:5000", 2),
         ("storage:mount hello x", 2),
         ("resource:limit --memory lots hello", 2),
+        ("resource:limit --network-egress fast hello", 2),
+        ("resource:limit --cpu-weight 0 hello", 2),
+        ("resource:reserve --memory none --cpu -1 hello", 2),
+        ("resource:report nobody", 20),
+        ("ps:set hello colour red", 2),
+        ("ps:set hello procfile-path x --process-type web", 2),
+        ("ps:set hello restart-policy a b", 2),
+        ("ps:restart hello web.0", 2),
+        ("ps:restart --all hello", 2),
+        ("ps:inspect nobody", 20),
+        ("ps:restore nobody", 20),
+        ("apps:locked hello", 1),
+        ("apps:locked nobody", 20),
+        ("apps:lock nobody", 20),
+        ("apps:clone hello", 2),
+        ("apps:clone hello UPPER", 1),
+        ("apps:clone hello x --ttl soon", 2),
+        ("apps:set hello ttl never", 2),
+        ("apps:set hello disable-autocreation true", 2),
+        ("apps:set --global disable-autocreation perhaps", 2),
         ("logs", 2),
         ("run hello", 2),
         ("ssh-keys:remove ../x", 2),
@@ -270,6 +366,8 @@ fn exit_codes_are_dokkus() {
         assert!(!ran.err.contains("panicked"), "{line}: {ran:?}");
     }
     let unknown = fake.berth(&["app:create", "x"]);
+    let near = fake.berth(&["url", "helo"]);
+    assert_eq!(near.err, " !     App does not exist\n       Did you mean hello?\n");
     assert_eq!(unknown.err, " !     app:create is not a berth command\n !     Did you mean apps:create?\n");
 }
 
@@ -277,15 +375,27 @@ fn exit_codes_are_dokkus() {
 fn destroying_asks_for_the_name() {
     let fake = fake();
     fake.lines("DELETE /v1/apps/hello", &[json!({"event": "done"})]);
-    let wrong = fake.berth_with(&["apps:destroy", "hello"], "no\n", &[]);
-    assert!(
-        wrong.code == 1 && wrong.err.contains("To proceed, type \"hello\"") && wrong.err.contains("Aborted"),
-        "{wrong:?}"
-    );
+    for typed in ["no\n", "hello\n", ""] {
+        let piped = fake.berth_with(&["apps:destroy", "hello"], typed, &[]);
+        assert!(piped.code == 1 && piped.err.contains("--confirm hello, or --force"), "{piped:?}");
+    }
     assert!(!fake.calls().iter().any(|call| call.starts_with("DELETE")));
-    assert_eq!(fake.berth(&["apps:destroy", "hello"]).code, 1, "no answer is no");
-    assert_eq!(fake.berth_with(&["apps:destroy", "hello"], "hello\n", &[]).code, 0);
-    assert!(fake.calls().iter().any(|call| call.starts_with("DELETE")));
+    let asked = |typed: &str| {
+        // script(1) gives it a terminal.
+        let line = format!(
+            "{} --data {} apps:destroy hello",
+            crate::support::program().display(),
+            fake.data().display()
+        );
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).current_dir(fake.data());
+        crate::support::run(script, typed)
+    };
+    let wrong = asked("no\n");
+    assert!(wrong.out.contains("To proceed, type \"hello\"") && wrong.out.contains("Aborted"), "{wrong:?}");
+    assert!(!fake.calls().iter().any(|call| call.starts_with("DELETE")));
+    let right = asked("hello\n");
+    assert!(fake.calls().iter().any(|call| call.starts_with("DELETE")), "{right:?}");
     assert_eq!(fake.berth(&["apps:destroy", "hello", "--confirm", "other"]).code, 1);
     assert_eq!(fake.berth(&["apps:destroy", "nobody"]).code, 20, "nobody is asked about what is not there");
 }
@@ -326,6 +436,70 @@ fn config_comes_from_files_and_standard_input() {
     assert_eq!((wrong.code, wrong.err.as_str()), (1, " !     -: line 2 is no KEY=VALUE\n"));
     assert_eq!(fake.berth(&["config:import", "hello", "absent"]).code, 1);
     assert!(fake.calls().is_empty(), "nothing was sent");
+}
+
+#[test]
+fn secrets_are_read_from_files_and_standard_input_and_never_shown() {
+    let fake = fake();
+    std::fs::write(fake.data().join("key.pem"), [0, 255, b'x']).expect("ours");
+    let file = fake.berth(&["config:set", "hello", "--file", "TLS_KEY=key.pem"]);
+    assert!(file.code == 0 && file.out.contains("/run/secrets/TLS_KEY, 3 bytes"), "{file:?}");
+    assert!(fake.calls()[1].contains(r#""files":{"TLS_KEY":"AP94"}"#));
+    let piped = fake.berth_with(&["config:set", "hello", "--secret", "API_TOKEN"], "hunter2\n", &[]);
+    assert!(piped.code == 0 && !piped.shown().contains("hunter2"), "{piped:?}");
+    assert!(fake.calls()[1].contains(r#""set":{"API_TOKEN":"hunter2"}"#));
+    let named = fake.berth(&["config:set", "hello", "--secret", "API_TOKEN=hunter2"]);
+    assert!(named.code == 0 && !named.shown().contains("hunter2"), "{named:?}");
+    fake.calls();
+    for (line, code) in [
+        (&["config:set", "hello", "--secret", "A", "B"][..], 2),
+        (&["config:set", "hello", "--file", "A"], 2),
+        (&["config:set", "hello", "--file", "A=absent"], 1),
+        (&["config:set", "hello", "--file", "--encoded", "A=key.pem"], 2),
+        (&["config:set", "hello", "A=1", "A=2"], 2),
+        (&["config:set", "hello", "--encoded", "A=//8="], 2),
+        (&["config:set", "--global", "-a", "hello", "A=1"], 2),
+        (&["config:diff", "hello", "v1", "v2", "v3"], 2),
+        (&["config:diff", "hello", "vx"], 1),
+    ] {
+        let ran = fake.berth_with(line, "", &[]);
+        assert!(ran.code == code && ran.err.starts_with(" !     "), "{line:?}: {ran:?}");
+    }
+    assert!(!fake.calls().iter().any(|call| call.starts_with("PATCH")), "nothing was sent");
+    let over_ssh = fake.session(&["config:set", "hello", "--file", "A=key.pem"], "");
+    assert!(over_ssh.code == 2 && over_ssh.err.contains("standard input"), "{over_ssh:?}");
+}
+
+#[test]
+fn config_history_and_differences_are_shown() {
+    let fake = fake();
+    let change = |name: &str, change: &str, kind: &str| json!({"name": name, "change": change, "kind": kind});
+    fake.json("GET /v1/apps/hello/config/history", json!([
+        {"at_ms": 1_772_600_000_000_i64, "by": "alice", "stored_only": true,
+         "changes": [change("A", "added", "plain"), change("B", "removed", "file"), change("T", "added", "secret")]},
+    ]));
+    let value = |name: &str, change: &str, kind: &str, before: Value, after: Value| json!({"name": name, "change": change, "kind": kind, "before": before, "after": after});
+    fake.json(
+        "GET /v1/apps/hello/config/diff?from=3&to=5&reveal=true",
+        json!({"from": "v3", "to": "v5", "changes": [
+            value("A", "changed", "plain", json!("1"), json!("2\n3")),
+            value("B", "removed", "plain", json!("x"), json!(null)),
+            value("T", "added", "secret", json!(null), json!(null)),
+        ]}),
+    );
+    fake.json("GET /v1/secrets", json!({"key": "0011", "since_ms": 0, "rotating": false, "file": "/x"}));
+    fake.lines(
+        "POST /v1/secrets/rotate",
+        &[json!({"event": "step", "text": "Sealing"}), json!({"event": "done"})],
+    );
+    let shown = [
+        "config:history hello",
+        "config:diff hello v3 5 --reveal",
+        "secrets:report --key",
+        "secrets:rotate-key",
+    ]
+    .map(|line| format!("$ berth {line}\n{}", fake.berth(&line.split(' ').collect::<Vec<_>>()).shown()));
+    insta::assert_snapshot!(shown.join("\n"));
 }
 
 #[test]

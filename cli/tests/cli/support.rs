@@ -15,11 +15,15 @@ use std::sync::{Arc, Mutex};
 /// An answer: status, content type, body.
 type Answer = (u16, &'static str, String);
 
+/// Content type and body for a call that no test named.
+type Otherwise = Box<dyn Fn(&str) -> Option<(String, String)> + Send>;
+
 /// The server.
 pub(crate) struct Fake {
     directory: tempfile::TempDir,
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     calls: Arc<Mutex<Vec<String>>>,
+    otherwise: Arc<Mutex<Option<Otherwise>>>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -50,16 +54,19 @@ impl Fake {
         let runtime = runtime.expect("a runtime");
         let (answers, calls) =
             (Arc::<Mutex<BTreeMap<String, Answer>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let otherwise = Arc::<Mutex<Option<Otherwise>>>::default();
         for socket in ["api.sock", "internal.sock"] {
             let _inside = runtime.enter();
             let listener =
                 tokio::net::UnixListener::bind(directory.path().join("run").join(socket)).expect("bound");
-            let (answers, calls) = (answers.clone(), calls.clone());
+            let (answers, calls, otherwise) = (answers.clone(), calls.clone(), otherwise.clone());
             runtime.spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    let (answers, calls) = (answers.clone(), calls.clone());
+                    let (answers, calls, otherwise) = (answers.clone(), calls.clone(), otherwise.clone());
                     tokio::spawn(async move {
-                        let service = service_fn(|request| answer(request, answers.clone(), calls.clone()));
+                        let service = service_fn(|request| {
+                            answer(request, answers.clone(), calls.clone(), otherwise.clone())
+                        });
                         let connection = hyper::server::conn::http1::Builder::new();
                         let _ =
                             connection.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
@@ -67,7 +74,7 @@ impl Fake {
                 }
             });
         }
-        Self { directory, answers, calls, _runtime: runtime }
+        Self { directory, answers, calls, otherwise, _runtime: runtime }
     }
 
     /// Its data directory.
@@ -98,6 +105,11 @@ impl Fake {
         self
     }
 
+    /// Answers calls that no test named.
+    pub(crate) fn otherwise(&self, answer: impl Fn(&str) -> Option<(String, String)> + Send + 'static) {
+        *self.otherwise.lock().expect("nobody panicked") = Some(Box::new(answer));
+    }
+
     /// The calls so far, each as `METHOD path[ as NAME][ body]`; forgets them.
     pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.calls.lock().expect("nobody panicked"))
@@ -112,7 +124,10 @@ impl Fake {
     pub(crate) fn berth_with(&self, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Ran {
         let mut command = Command::new(program());
         command.arg("--data").arg(self.data()).args(arguments).current_dir(self.data());
-        command.env_remove("BERTH_HOST").env_remove("BERTH_TOKEN").envs(environment.iter().copied());
+        for variable in ["BERTH_HOST", "BERTH_TOKEN", "BERTH_CONTEXT", "DOKKU_HOST"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_CONFIG_HOME", self.data().join("config")).envs(environment.iter().copied());
         let mut ran = run(command, input);
         let data = self.data().display().to_string();
         (ran.out, ran.err) = (ran.out.replace(&data, "DIR"), ran.err.replace(&data, "DIR"));
@@ -130,6 +145,7 @@ async fn answer(
     request: http::Request<hyper::body::Incoming>,
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     calls: Arc<Mutex<Vec<String>>>,
+    otherwise: Arc<Mutex<Option<Otherwise>>>,
 ) -> Result<http::Response<Full<Bytes>>, std::convert::Infallible> {
     let call = format!("{} {}", request.method(), request.uri());
     let acts_as = request
@@ -142,7 +158,14 @@ async fn answer(
     let body = if body.is_empty() { String::new() } else { format!(" {}", String::from_utf8_lossy(&body)) };
     calls.lock().expect("nobody panicked").push(format!("{call}{}{body}", acts_as.unwrap_or_default()));
     let known = answers.lock().expect("nobody panicked").get(&call).cloned();
-    let (status, kind, body) = known.unwrap_or_else(|| {
+    let other = || {
+        let otherwise = otherwise.lock().expect("nobody panicked");
+        let (kind, body) = otherwise.as_ref()?(&call)?;
+        let kind: &'static str =
+            if kind.contains("ndjson") { "application/x-ndjson" } else { "application/json" };
+        Some((200, kind, body))
+    };
+    let (status, kind, body) = known.or_else(other).unwrap_or_else(|| {
         let text = serde_json::json!({"code": "app_not_found", "message": "App does not exist"});
         (404, "application/json", text.to_string())
     });

@@ -38,6 +38,15 @@ impl Refusal {
     }
 }
 
+/// How an operation ended that goes on after its answer began: `None` while it is under way, then why it failed if it did. An
+/// extension of its response.
+#[derive(Clone, Debug)]
+pub(super) struct Ended(pub(super) tokio::sync::watch::Receiver<Option<Result<(), String>>>);
+
+/// What a refusal says; an extension of its response.
+#[derive(Clone, Debug)]
+pub(super) struct Said(pub(super) String);
+
 /// The HTTP status of a code.
 #[must_use]
 pub fn status_of(code: ErrorCode) -> StatusCode {
@@ -68,7 +77,9 @@ impl From<PlatformError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        let said = Said(self.error.message.clone());
         let mut response = (self.status, Json(self.error)).into_response();
+        response.extensions_mut().insert(said);
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }
@@ -84,6 +95,7 @@ where
 {
     let (sender, receiver) = tokio::sync::mpsc::channel(BACKLOG);
     let running = work(sender.clone());
+    let (over, ended) = tokio::sync::watch::channel(None);
     tokio::spawn(async move {
         // A panic in the work would otherwise look like a connection that broke.
         let last = match tokio::spawn(running).await {
@@ -93,6 +105,10 @@ where
                 Progress::Failed { error: crate::errors::internal("the operation broke off", &error) }
             }
         };
+        over.send_replace(Some(match &last {
+            Progress::Failed { error } => Err(error.message.clone()),
+            _ => Ok(()),
+        }));
         say(&sender, last).await;
     });
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
@@ -101,7 +117,9 @@ where
         line.push(b'\n');
         Some((Ok::<_, Infallible>(Bytes::from(line)), receiver))
     });
-    ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
+    let mut response = ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response();
+    response.extensions_mut().insert(Ended(ended));
+    response
 }
 
 /// An operation that is done already, answered like the others.

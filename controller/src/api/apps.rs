@@ -5,14 +5,15 @@ use super::caller::Caller;
 use super::extract::{Json, Path};
 use super::report;
 use crate::deploy::{self, Change};
+use crate::ending;
 use crate::platform::{Platform, say};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Answer};
-use berth_model::AppName;
 use berth_model::api::{AppInfo, CreateApp, PatchApp, Progress, RenameApp};
 use berth_model::release::App;
+use berth_model::{AppName, ProcessType};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -67,21 +68,47 @@ async fn patch(
     Json(patch): Json<PatchApp>,
 ) -> Result<Response, Refusal> {
     let (before, app) = platform.patch_app(&name, &patch).await?;
-    // Limits of builds are none of its containers'.
-    let limits = |app: &App| {
-        let mut limits = app.limits.clone();
-        limits.retain(|process, _| process.as_str() != "build");
-        limits
-    };
-    let is_changed = before.mounts != app.mounts || limits(&before) != limits(&app);
-    let restart = app.current.is_some() && !app.stopped && is_changed;
     Ok(progress(move |lines| async move {
-        if restart {
-            let change = Change::Restart { process: None };
-            deploy::deploy(&platform, &name, change, &by, &lines, &CancellationToken::new()).await?;
+        let runs = app.current.is_some() && !app.stopped;
+        let limited = limited_anew(&before, &app);
+        let changes: Vec<Change> = match before.mounts != app.mounts || limited.len() == app.formation.0.len()
+        {
+            true => vec![Change::Restart { process: None, ordinal: None }],
+            false => limited
+                .iter()
+                .map(|one| Change::Restart { process: Some(one.clone()), ordinal: None })
+                .collect(),
+        };
+        if !runs || before.mounts == app.mounts && limited.is_empty() {
+            return Ok(());
+        }
+        for change in changes {
+            let replaced =
+                deploy::deploy(&platform, &name, change, &by, &lines, &CancellationToken::new()).await;
+            if let Err(mut error) = replaced {
+                // What it cannot run with is not what it shall run with next time.
+                let back = |found: &mut App| {
+                    if found.limits == app.limits {
+                        found.limits.clone_from(&before.limits);
+                    }
+                };
+                if before.limits != app.limits && platform.update_app(&name, back).await.is_ok() {
+                    error.message.push_str("; the limits are as they were");
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }))
+}
+
+/// The process types that run and whose containers have other limits now. Limits of builds are none of theirs.
+fn limited_anew(before: &App, after: &App) -> Vec<ProcessType> {
+    let runs = after.formation.0.iter().filter(|(_, count)| **count > 0).map(|(process, _)| process);
+    let differs = |process: &&ProcessType| {
+        crate::release::limits(before, process) != crate::release::limits(after, process)
+    };
+    runs.filter(differs).cloned().collect()
 }
 
 /// Renames an app. A running one is started anew under its new name, with a short gap.
@@ -97,27 +124,26 @@ async fn rename(
     Ok(progress(move |lines| async move {
         let app = {
             let _turn = platform.operation(&name, "a rename", &lines).await;
+            if platform.deploys().plan(&name).canary.is_some() {
+                return Err(crate::errors::conflict(format!(
+                    "a canary of {name} is on trial; end it first: berth deploy:promote {name}, or deploy:abort {name}"
+                )));
+            }
             say(&lines, Progress::Step { text: format!("Renaming {name} to {to}") }).await;
             platform.rename_app(&name, &to).await?
         };
         if app.current.is_some() && !app.stopped {
-            let change = Change::Restart { process: None };
+            let change = Change::Restart { process: None, ordinal: None };
             deploy::deploy(&platform, &to, change, &by, &lines, &CancellationToken::new()).await?;
         }
         Ok(())
     }))
 }
 
-/// Destroys an app: its containers, releases, config, domains and repository.
+/// Destroys an app: its containers, releases, config, domains and repository. Its volumes stay.
 #[utoipa::path(delete, path = "/v1/apps/{app}", tag = "apps", params(("app" = AppName, Path)),
     responses((status = 200, body = Progress, content_type = "application/x-ndjson")))]
 async fn destroy(State(platform): State<Platform>, Path(name): Path<AppName>) -> Result<Response, Refusal> {
     platform.existing_app(&name).await?;
-    Ok(progress(move |lines| async move {
-        let _turn = platform.operation(&name, "its destruction", &lines).await;
-        say(&lines, Progress::Step { text: format!("Destroying {name}") }).await;
-        platform.destroy_app(&name).await?;
-        platform.traffic().forget(&name);
-        Ok(())
-    }))
+    Ok(progress(move |lines| async move { ending::destroy(&platform, &name, &lines).await }))
 }

@@ -22,6 +22,11 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller(pub String);
 
+/// From where, in words: `ssh ADDRESS`, `https ADDRESS`, `http ADDRESS`, or `socket` for the machine itself. An extension of
+/// every request that passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(pub String);
+
 /// How a request over TCP came in; an extension set by the listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
@@ -78,7 +83,8 @@ pub(super) struct Gate {
     pub(super) failures: Arc<Failures>,
 }
 
-/// `api.sock`: file permissions let only the admin in. `Berth-As` says for whom it acts.
+/// `api.sock`: file permissions let only the admin in. `Berth-As` says for whom it acts, `Berth-From` from which address that
+/// one came over SSH.
 pub(super) async fn local(mut request: Request, next: Next) -> Response {
     let name = match request.headers().get("berth-as").map(HeaderValue::to_str) {
         None => "local",
@@ -86,7 +92,13 @@ pub(super) async fn local(mut request: Request, next: Next) -> Response {
         Some(_) => return Refusal::from(invalid("Berth-As is not the name of a key")).into_response(),
     };
     let caller = Caller(name.to_owned());
+    let address = request.headers().get("berth-from").and_then(|value| value.to_str().ok());
+    let origin = match address.and_then(|address| address.parse::<IpAddr>().ok()) {
+        Some(address) => format!("ssh {}", address.to_canonical()),
+        None => "socket".to_owned(),
+    };
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(Origin(origin));
     next.run(request).await
 }
 
@@ -104,7 +116,10 @@ pub(super) async fn remote(State(gate): State<Gate>, mut request: Request, next:
     }
     match identify(&gate, request.headers(), peer).await {
         Ok(caller) => {
+            let over = if peer.encrypted { "https" } else { "http" };
+            let origin = Origin(format!("{over} {}", peer.address.ip().to_canonical()));
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(origin);
             next.run(request).await
         }
         Err(refusal) if request.uri().path().starts_with("/v2") => to_registry_client(refusal),

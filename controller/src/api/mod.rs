@@ -6,16 +6,29 @@
 mod access;
 mod answer;
 mod apps;
+mod backup;
 mod builds;
 mod caller;
 mod certificates;
+mod config;
+mod cron;
+mod deploys;
+mod drains;
+mod events;
 mod extract;
 mod images;
-mod oneoff;
+mod life;
+mod networks;
+mod nodes;
+mod observe;
+mod placing;
 mod processes;
 mod proxy;
+mod recorded;
 mod registries;
 mod report;
+mod runs;
+mod sentence;
 pub mod serve;
 mod settings;
 mod sources;
@@ -24,7 +37,8 @@ mod system;
 mod traffic;
 
 pub use answer::status_of;
-pub use caller::{Caller, Peer};
+pub use caller::{Caller, Origin, Peer};
+pub(crate) use report::app_status;
 
 use crate::platform::Platform;
 use axum::Router;
@@ -53,18 +67,30 @@ struct Description;
 fn parts() -> (Router<Platform>, utoipa::openapi::OpenApi) {
     let (router, mut openapi) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(system::router())
+        .merge(nodes::router())
         .merge(apps::router())
+        .merge(config::router())
         .merge(settings::router())
         .merge(processes::router())
+        .merge(backup::router())
+        .merge(placing::router())
+        .merge(life::router())
+        .merge(deploys::router())
+        .merge(drains::router())
         .merge(proxy::router())
         .merge(sources::router())
         .merge(builds::router())
         .merge(registries::router())
+        .merge(networks::router())
         .merge(certificates::router())
         .merge(images::router())
         .merge(streams::router())
+        .merge(runs::router())
+        .merge(cron::router())
         .merge(traffic::router())
         .merge(access::router())
+        .merge(events::router())
+        .merge(observe::router())
         .split_for_parts();
     describe_errors_and_access(&mut openapi);
     (router, openapi)
@@ -85,7 +111,7 @@ fn describe_errors_and_access(openapi: &mut utoipa::openapi::OpenApi) {
         .content("application/json", content)
         .build();
     for item in openapi.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             let responses = &mut operation.responses.responses;
             responses.insert("default".to_owned(), RefOr::T(response.clone()));
@@ -114,6 +140,7 @@ fn router(platform: &Platform) -> Router {
         .fallback(extract::no_such_path)
         .method_not_allowed_fallback(extract::no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(from_fn_with_state(platform.clone(), recorded::record))
 }
 
 /// For `api.sock`: whoever can open it is the admin.

@@ -4,10 +4,9 @@ use super::answer::{Refusal, progress};
 use super::caller::Caller;
 use super::extract::{Json, OptionalJson, Path};
 use super::report;
-use super::system::agent;
 use crate::deploy::{self, Change};
 use crate::errors::{from_agent, invalid, not_found};
-use crate::platform::Platform;
+use crate::platform::{Platform, lives};
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, Json as Answer};
@@ -63,11 +62,14 @@ async fn restart(
     State(platform): State<Platform>,
     Extension(Caller(by)): Extension<Caller>,
     Path(name): Path<AppName>,
-    OptionalJson(ProcessSelection { process }): OptionalJson<ProcessSelection>,
+    OptionalJson(ProcessSelection { process, ordinal }): OptionalJson<ProcessSelection>,
 ) -> Result<Response, Refusal> {
     platform.existing_app(&name).await?;
+    if process.is_none() && ordinal.is_some() {
+        return Err(invalid("the number of a container goes with its process type: web.1").into());
+    }
     Ok(progress(move |lines| async move {
-        let change = Change::Restart { process };
+        let change = Change::Restart { process, ordinal };
         deploy::deploy(&platform, &name, change, &by, &lines, &CancellationToken::new()).await.map(drop)
     }))
 }
@@ -79,12 +81,23 @@ async fn stop(
     State(platform): State<Platform>,
     Extension(Caller(by)): Extension<Caller>,
     Path(name): Path<AppName>,
-    OptionalJson(ProcessSelection { process }): OptionalJson<ProcessSelection>,
+    OptionalJson(ProcessSelection { process, ordinal }): OptionalJson<ProcessSelection>,
 ) -> Result<Response, Refusal> {
     platform.existing_app(&name).await?;
+    whole_types(ordinal)?;
     Ok(progress(move |lines| async move {
         deploy::stop_app(&platform, &name, process, &by, &lines, &CancellationToken::new()).await
     }))
+}
+
+fn whole_types(ordinal: Option<u32>) -> Result<(), Refusal> {
+    match ordinal {
+        None => Ok(()),
+        Some(_) => Err(invalid(
+            "only whole process types are stopped and started; one container can be restarted, or scale its type",
+        )
+        .into()),
+    }
 }
 
 /// Starts what was stopped.
@@ -94,9 +107,10 @@ async fn start(
     State(platform): State<Platform>,
     Extension(Caller(by)): Extension<Caller>,
     Path(name): Path<AppName>,
-    OptionalJson(ProcessSelection { process }): OptionalJson<ProcessSelection>,
+    OptionalJson(ProcessSelection { process, ordinal }): OptionalJson<ProcessSelection>,
 ) -> Result<Response, Refusal> {
     platform.existing_app(&name).await?;
+    whole_types(ordinal)?;
     Ok(progress(move |lines| async move {
         deploy::start_app(&platform, &name, process, &by, &lines, &CancellationToken::new()).await
     }))
@@ -111,7 +125,7 @@ async fn rollback(
     Path(name): Path<AppName>,
     OptionalJson(Rollback { to, keep_config }): OptionalJson<Rollback>,
 ) -> Result<Response, Refusal> {
-    platform.existing_app(&name).await?;
+    lives::check_unlocked(&platform.existing_app(&name).await?)?;
     if let Some(version) = to {
         platform.existing_release(&name, version).await?;
     }
@@ -129,7 +143,9 @@ async fn ps(
     Path(name): Path<AppName>,
 ) -> Result<Answer<PsReport>, Refusal> {
     let app = platform.existing_app(&name).await?;
-    Ok(Answer(report::ps(&platform, app)))
+    let remarks = report::remarks(&platform, &app).await?;
+    let aparts = platform.aparts().await?;
+    Ok(Answer(PsReport { remarks, ..report::ps(&platform, app, &aparts) }))
 }
 
 /// Every release of an app, newest first.
@@ -141,7 +157,7 @@ async fn releases(
 ) -> Result<Answer<Vec<ReleaseInfo>>, Refusal> {
     let app = platform.existing_app(&name).await?;
     let releases = platform.releases(&name).await?.into_iter().rev();
-    Ok(Answer(releases.map(|release| report::release_info(&app, release)).collect()))
+    Ok(Answer(releases.map(|release| report::release_info(&platform, &app, release)).collect()))
 }
 
 /// What is in the image that runs.
@@ -154,7 +170,7 @@ async fn sbom(State(platform): State<Platform>, Path(name): Path<AppName>) -> Re
     };
     let image = release.image.reference;
     let path = format!("/v1/sbom?repository={}&digest={}", image.repository, image.digest);
-    Ok(Answer(agent(&platform).get(&path).await.map_err(from_agent)?))
+    Ok(Answer(platform.any_agent().get(&path).await.map_err(from_agent)?))
 }
 
 /// One release.
@@ -169,5 +185,5 @@ async fn release(
         version.parse().map_err(|error: berth_model::NameError| invalid(error.to_string()))?;
     let app = platform.existing_app(&name).await?;
     let release = platform.existing_release(&name, version).await?;
-    Ok(Answer(report::release_info(&app, release)))
+    Ok(Answer(report::release_info(&platform, &app, release)))
 }

@@ -2,7 +2,6 @@
 
 use super::answer::Refusal;
 use super::extract::{Json, Query};
-use super::system::agent;
 use crate::errors::from_agent;
 use crate::platform::Platform;
 use axum::Json as Answer;
@@ -71,7 +70,7 @@ async fn login(
     }
     let login = RegistryLogin { server, user, password, plain_http };
     if !login.user.is_empty() {
-        let asked = agent(&platform).call(Method::POST, "/v1/registries/check", Some(&login)).await;
+        let asked = platform.any_agent().call(Method::POST, "/v1/registries/check", Some(&login)).await;
         asked.map_err(from_agent)?;
     }
     platform.put_registry_login(app.as_ref(), &login).await?;

@@ -3,12 +3,17 @@
 //! In: state of the store and what nodes report. Out: the API's types. `status` and `command` are pure.
 
 use super::answer::Refusal;
-use crate::deploy::{AppPlan, Role};
+use crate::deploy::{AppPlan, Planned, Role};
 use crate::platform::Platform;
+use crate::release_diff::command;
+use berth_model::apart::{ApartSettings, Aparts, AppApart, shown_neighbours};
 use berth_model::api::{AppInfo, PsContainer, PsReport, ReleaseInfo};
-use berth_model::container::{ContainerState, ContainerStatus, RestartPolicy};
-use berth_model::image::Process;
+use berth_model::container::{ContainerState, ContainerStatus, Stop, signal_name};
+use berth_model::placing::{PlacingSettings, shown_labels};
+use berth_model::processes::{AppLife, AppProcesses, ContainerInspect, ProcessSettings};
 use berth_model::release::{App, Outcome, Release};
+use berth_model::{ContainerId, EnvName, NodeName, ProcessType};
+use std::collections::BTreeMap;
 
 /// `running`, `deploying`, `asleep`, `stopped`, `crashed`, `degraded` or `not deployed`, from the states of the containers that serve
 /// or should.
@@ -35,25 +40,22 @@ fn status(app: &App, plan: &AppPlan, states: &[Option<ContainerStatus>]) -> &'st
     }
 }
 
-fn app_status(platform: &Platform, app: &App) -> &'static str {
+pub(crate) fn app_status(platform: &Platform, app: &App) -> &'static str {
     let plan = platform.deploys().plan(&app.name);
-    let states: Vec<_> = plan.serving().map(|(id, _)| platform.deploys().fleet().status(id)).collect();
+    let fleet = platform.deploys().fleet();
+    // What a lost node said last is not how it is.
+    let state = |(id, planned): (&ContainerId, &Planned)| {
+        if fleet.is_lost(&planned.node) { None } else { fleet.status(id) }
+    };
+    let states: Vec<_> = plan.serving().map(state).collect();
     status(app, &plan, &states)
-}
-
-/// What a process runs, as its Procfile has it.
-fn command(process: &Process) -> String {
-    match process {
-        Process::Static(_) => "static".to_owned(),
-        Process::Command { argv } => match argv.as_slice() {
-            [shell, flag, line] if shell == "/bin/bash" && flag == "-c" => line.clone(),
-            argv => argv.join(" "),
-        },
-    }
 }
 
 pub(super) async fn app_info(platform: &Platform, app: App) -> Result<AppInfo, Refusal> {
     let release = platform.current_release(&app).await?;
+    let AppProcesses { lock, destroy_at_ms, cloned_from, .. } = app.processes.clone();
+    let life = AppLife { lock, destroy_at_ms, cloned_from };
+    let life = Some(life).filter(|life| *life != AppLife::default());
     Ok(AppInfo {
         urls: platform.urls(&app).await?,
         status: app_status(platform, &app).to_owned(),
@@ -77,14 +79,19 @@ pub(super) async fn app_info(platform: &Platform, app: App) -> Result<AppInfo, R
         mounts: app.mounts,
         ports: app.ports,
         limits: app.limits,
+        life,
     })
 }
 
-pub(super) fn release_info(app: &App, release: Release) -> ReleaseInfo {
+pub(super) fn release_info(platform: &Platform, app: &App, release: Release) -> ReleaseInfo {
+    let plan = platform.deploys().plan(&app.name);
+    let on_trial = plan.canary.as_ref().filter(|canary| canary.release == release.version);
     let (outcome, reason) = match release.outcome {
+        Outcome::Pending if on_trial.is_some() => ("canary", None),
         Outcome::Pending => ("pending", None),
         Outcome::Live => ("live", None),
         Outcome::Failed { reason } => ("failed", Some(reason)),
+        Outcome::Withdrawn { reason } => ("rolled back", Some(reason)),
     };
     ReleaseInfo {
         current: app.current == Some(release.version),
@@ -101,44 +108,159 @@ pub(super) fn release_info(app: &App, release: Release) -> ReleaseInfo {
     }
 }
 
-pub(super) fn ps(platform: &Platform, app: App) -> PsReport {
+fn settings(app: &App, apart: &AppApart) -> ProcessSettings {
+    let mut by_process: BTreeMap<ProcessType, BTreeMap<String, String>> = BTreeMap::new();
+    let mut put = |process: &ProcessType, key: &str, value: String| {
+        by_process.entry(process.clone()).or_default().insert(key.to_owned(), value);
+    };
+    let AppProcesses { restart, stop_signal, stop_timeout_secs, stopped, scaled_by_code, .. } =
+        &app.processes;
+    restart.iter().for_each(|(process, policy)| put(process, "restart-policy", policy.to_string()));
+    stop_signal.iter().for_each(|(process, signal)| put(process, "stop-signal", signal_name(*signal)));
+    stop_timeout_secs
+        .iter()
+        .for_each(|(process, secs)| put(process, "stop-timeout-seconds", secs.to_string()));
+    for (process, PlacingSettings { pool, labels, spread }) in &app.placing.types {
+        pool.iter().for_each(|pool| put(process, "pool", pool.clone()));
+        labels.iter().for_each(|labels| put(process, "node-labels", shown_labels(labels)));
+        spread.iter().for_each(|spread| put(process, "spread", spread.to_string()));
+    }
+    for (process, ApartSettings { never, rather_not }) in &apart.types {
+        never.iter().for_each(|all| put(process, "apart-from", shown_neighbours(all)));
+        rather_not.iter().for_each(|all| put(process, "rather-apart-from", shown_neighbours(all)));
+    }
+    let placing = &app.placing.own;
+    ProcessSettings {
+        pool: placing.pool.clone(),
+        node_labels: placing.labels.as_ref().map(shown_labels),
+        spread: placing.spread.map(|spread| spread.to_string()),
+        apart_from: apart.own.never.as_ref().map(shown_neighbours),
+        rather_apart_from: apart.own.rather_not.as_ref().map(shown_neighbours),
+        stop_signal: (app.stop.signal != Stop::default().signal).then(|| signal_name(app.stop.signal)),
+        stop_timeout_secs: app.stop.grace_secs,
+        by_process,
+        can_scale: !scaled_by_code,
+        stopped: stopped.iter().cloned().collect(),
+    }
+}
+
+/// Every container, without secrets.
+pub(super) fn inspect(platform: &Platform, app: &App) -> Vec<ContainerInspect> {
+    let plan = platform.deploys().plan(&app.name);
+    let one = |(id, planned): (&ContainerId, &Planned)| {
+        let spec = &planned.spec;
+        let own = |name: &str| matches!(name, "PORT" | "DYNO" | "GIT_REV");
+        let shown = |(name, value): (&EnvName, &String)| {
+            let value = if own(name.as_str()) { value.as_str() } else { "<redacted>" };
+            (name.clone(), value.to_owned())
+        };
+        ContainerInspect {
+            id: id.clone(),
+            app: spec.app.clone(),
+            process: spec.process.clone(),
+            ordinal: spec.ordinal,
+            release: spec.release,
+            node: planned.node.clone(),
+            role: match planned.role {
+                Role::New => "new",
+                Role::Serving => "serving",
+                Role::Canary => "canary",
+                Role::Warm { .. } => "warm",
+                Role::Retiring { .. } => "retiring",
+            }
+            .to_owned(),
+            status: platform.deploys().fleet().status(id),
+            waiting: waiting(platform, &plan, id, planned),
+            image: format!("{}@{}", spec.image.repository, spec.image.digest),
+            command: command(&spec.run),
+            port: spec.port,
+            published: spec.published.clone(),
+            limits: spec.limits.clone(),
+            mounts: spec.mounts.clone(),
+            env: spec.env.iter().map(shown).collect(),
+            restart_policy: spec.restart.to_string(),
+            stop_signal: signal_name(spec.stop.signal),
+            stop_timeout_secs: spec.stop.grace_secs,
+        }
+    };
+    let mut all: Vec<_> = plan.containers.iter().map(one).collect();
+    all.sort_by(|a, b| (&a.process, a.ordinal, a.release).cmp(&(&b.process, b.ordinal, b.release)));
+    all
+}
+
+/// What Berth did by itself, and what is on trial.
+pub(super) async fn remarks(platform: &Platform, app: &App) -> Result<Vec<String>, Refusal> {
+    let mut remarks = Vec::new();
+    if let Some(release) = platform.current_release(app).await?
+        && release.by == crate::deploy::BERTH
+    {
+        remarks.push(format!("{}: {}", release.version, release.description));
+    }
+    if let Some(canary) = &platform.deploys().plan(&app.name).canary {
+        remarks.push(format!("{} is a canary with {} % of the requests", canary.release, canary.percent));
+    }
+    if platform.nodes().await?.len() > 1 {
+        remarks.extend(crate::placing::about_volumes(platform, app).await?);
+    }
+    remarks.extend(crate::placing::about_neighbours(platform, app).await?);
+    Ok(remarks)
+}
+
+/// Why a container waits, or what it is there for if it does not serve like all others.
+fn waiting(platform: &Platform, plan: &AppPlan, id: &ContainerId, planned: &Planned) -> Option<String> {
+    let status = platform.deploys().fleet().status(id);
+    match (&status, planned.role) {
+        _ if platform.deploys().fleet().is_lost(&planned.node) => Some(lost(platform, id, &planned.node)),
+        (None, _) if let Some(volume) = platform.kept().holds(&planned.node, &planned.spec) => {
+            Some(format!("its volume {volume} is put back on {} from the backup first", planned.node))
+        }
+        (None, _) => Some(format!("node {} has not reported it yet", planned.node)),
+        (_, Role::Retiring { .. }) => Some("its last requests end".to_owned()),
+        (_, Role::Warm { .. }) => Some("kept for a rollback".to_owned()),
+        (_, Role::Canary) => {
+            let percent = plan.canary.as_ref().map_or(0, |canary| canary.percent);
+            Some(format!("canary, {percent} % of the requests"))
+        }
+        _ => None,
+    }
+}
+
+/// What is to be known of a container whose node is lost.
+fn lost(platform: &Platform, id: &ContainerId, node: &NodeName) -> String {
+    match platform.deploys().waits(id) {
+        Some(why) => format!("node {node} is lost: {why}"),
+        None => format!("node {node} is lost"),
+    }
+}
+
+pub(super) fn ps(platform: &Platform, app: App, aparts: &Aparts) -> PsReport {
     let plan = platform.deploys().plan(&app.name);
     let mut containers: Vec<_> = plan
         .containers
         .iter()
-        .map(|(id, planned)| {
-            let status = platform.deploys().fleet().status(id);
-            let waiting = match (&status, planned.role) {
-                (None, _) => Some(format!("node {} has not reported it yet", planned.node)),
-                (_, Role::Retiring { .. }) => Some("its last requests end".to_owned()),
-                _ => None,
-            };
-            PsContainer {
-                id: id.clone(),
-                process: planned.spec.process.clone(),
-                ordinal: planned.spec.ordinal,
-                release: planned.spec.release,
-                node: Some(planned.node.clone()),
-                status,
-                command: command(&planned.spec.run),
-                waiting,
-            }
+        .map(|(id, planned)| PsContainer {
+            id: id.clone(),
+            process: planned.spec.process.clone(),
+            ordinal: planned.spec.ordinal,
+            release: planned.release(),
+            node: Some(planned.node.clone()),
+            status: platform.deploys().fleet().status(id),
+            command: command(&planned.spec.run),
+            waiting: waiting(platform, &plan, id, planned),
         })
         .collect();
     containers.sort_by(|a, b| {
         let key = |one: &PsContainer| (one.process.clone(), one.ordinal, one.release);
         key(a).cmp(&key(b))
     });
-    let restart_policy = match app.restart {
-        RestartPolicy::Never => "no".to_owned(),
-        RestartPolicy::Always => "always".to_owned(),
-        RestartPolicy::OnFailure { max_retries } => format!("on-failure:{max_retries}"),
-    };
+    let settings = settings(&app, aparts.get(&app.name).unwrap_or(&AppApart::default()));
     PsReport {
         status: app_status(platform, &app).to_owned(),
         app: app.name,
         formation: app.formation,
-        restart_policy,
+        restart_policy: app.restart.to_string(),
+        settings: Some(settings),
         containers,
+        remarks: Vec::new(),
     }
 }

@@ -6,14 +6,13 @@
 use super::caller::Peer;
 use axum::Router;
 use axum::body::Body;
+use berth_wire::{accept_each, drain};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// Connections at once on each listener; more wait.
@@ -26,25 +25,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves a unix socket until `stop`.
 pub async fn unix(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
-    loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (router, stop) = (router.clone(), stop.clone());
-                tasks.spawn(async move {
-                    let _slot = slot;
-                    connection(stream, router, None, stop).await;
-                });
-            }
-            Err(error) => pause(&error).await,
-        }
-    }
-    drain(&tasks).await;
+    let serve = |(stream, _)| connection(stream, router.clone(), None, stop.clone());
+    let tasks = accept_each(CONNECTIONS, &stop, || listener.accept(), serve).await;
+    drain(tasks, DRAIN).await;
 }
 
 /// Serves a TCP port until `stop`; TLS or plain, as each connection begins.
@@ -54,28 +37,17 @@ pub async fn tcp(
     router: Router,
     stop: CancellationToken,
 ) {
-    let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
     let acceptor = tokio_rustls::TlsAcceptor::from(tls);
-    loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
-                tasks.spawn(async move {
-                    let _slot = slot;
-                    if let Err(error) = either(stream, address, acceptor, router, stop).await {
-                        tracing::debug!(from = %address.ip(), %error, "a connection did not begin");
-                    }
-                });
+    let serve = |(stream, address): (TcpStream, std::net::SocketAddr)| {
+        let begun = either(stream, address, acceptor.clone(), router.clone(), stop.clone());
+        async move {
+            if let Err(error) = begun.await {
+                tracing::debug!(from = %address.ip(), %error, "a connection did not begin");
             }
-            Err(error) => pause(&error).await,
         }
-    }
-    drain(&tasks).await;
+    };
+    let tasks = accept_each(CONNECTIONS, &stop, || listener.accept(), serve).await;
+    drain(tasks, DRAIN).await;
 }
 
 async fn either(
@@ -127,18 +99,5 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// After an error of `accept`: out of file descriptors, most likely, which only others can free.
-async fn pause(error: &std::io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
-async fn drain(tasks: &TaskTracker) {
-    tasks.close();
-    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        tracing::info!(connections = tasks.len(), "leaving connections that are still open");
     }
 }

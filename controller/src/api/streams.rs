@@ -4,25 +4,33 @@
 //! the other: a caller that goes away ends its one-off container.
 
 use super::answer::{NDJSON, Refusal};
+use super::caller::Caller;
 use super::extract::{Path, Query};
-use super::oneoff;
-use super::system::agent;
+use super::runs::ended_by;
 use crate::errors::{from_agent, internal, invalid, not_found};
+use crate::nodes::logs;
 use crate::platform::Platform;
-use crate::secrets;
+use crate::runs::{self, Order};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use berth_model::api::{ApiError, EnterRequest, RunRequest};
 use berth_model::container::LogLine;
+use berth_model::image::Process;
 use berth_model::{AppName, ContainerId, ProcessType};
-use berth_wire::{Frame, Upgraded, read_frame, write_frame};
+use berth_wire::{Client, Frame, Upgraded, read_frame, write_frame};
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +38,8 @@ use utoipa_axum::routes;
 const PROTOCOL: &str = "berth-stream";
 /// How long a caller may take for its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// How long a caller that does not read may hold up the end of what it watches.
+const LAST_FRAME: Duration = Duration::from_secs(10);
 const MAX_LINES: u32 = 1_000_000;
 
 pub(super) fn router() -> OpenApiRouter<Platform> {
@@ -43,7 +53,15 @@ struct LogQuery {
     /// Only this process type.
     #[param(value_type = Option<String>)]
     process: Option<ProcessType>,
-    /// How many lines back. Default 100.
+    /// Only this one of them: the `1` of `web.1`.
+    ordinal: Option<u32>,
+    /// Only from then on; milliseconds since the Unix epoch.
+    since: Option<i64>,
+    /// Only until then; milliseconds since the Unix epoch.
+    until: Option<i64>,
+    /// Only lines that this regular expression matches, up to 1000 bytes; `(?i)` at its front ignores case.
+    grep: Option<String>,
+    /// How many lines back, of those that are wanted. Default 100.
     lines: Option<u32>,
     /// Go on with new lines until the caller goes away.
     #[serde(default)]
@@ -63,20 +81,52 @@ async fn logs(
         return Err(invalid(format!("lines={lines} is too many: at most {MAX_LINES}")).into());
     }
     platform.existing_app(&name).await?;
-    let mut path = format!("/v1/logs?app={name}&lines={lines}&follow={}", query.follow);
-    if let Some(process) = &query.process {
-        path.push_str(&format!("&process={process}"));
+    if query.follow && query.until.is_some() {
+        return Err(invalid("follow=true goes on; until= ends before that: use one of them").into());
     }
-    let answer = agent(&platform).call(Method::GET, &path, None::<&()>).await.map_err(from_agent)?;
-    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::new(answer.into_body())).into_response())
+    let follow = query.follow;
+    let ask = Arc::new(move |lines, since, follow| agent_path(&name, &query, lines, since, follow));
+    Ok(lines_of(logs::read(&platform, ask, lines, follow).await?))
+}
+
+/// One JSON object a line, as they come.
+pub(super) fn lines_of(lines: mpsc::Receiver<LogLine>) -> Response {
+    let body = futures_util::stream::unfold(lines, |mut lines| async move {
+        let mut text = serde_json::to_vec(&lines.recv().await?).unwrap_or_default();
+        text.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(text)), lines))
+    });
+    ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(body)).into_response()
+}
+
+/// What an agent is asked for it.
+fn agent_path(app: &AppName, query: &LogQuery, lines: u32, since: Option<i64>, follow: bool) -> String {
+    let since = since.max(query.since);
+    let mut asked = form_urlencoded::Serializer::new(String::new());
+    asked.append_pair("app", app.as_str()).append_pair("lines", &lines.to_string());
+    asked.append_pair("follow", if follow { "true" } else { "false" });
+    let text = |number: Option<i64>| number.map(|number| number.to_string());
+    for (key, value) in [
+        ("process", query.process.as_ref().map(ToString::to_string)),
+        ("ordinal", query.ordinal.map(|number| number.to_string())),
+        ("since", text(since)),
+        ("until", text(query.until)),
+        ("grep", query.grep.clone()),
+    ] {
+        if let Some(value) = value {
+            asked.append_pair(key, &value);
+        }
+    }
+    format!("/v1/logs?{}", asked.finish())
 }
 
 /// Runs a command in a container of its own. Upgrade to `berth-stream`; the first frame is a `RunRequest`.
-#[utoipa::path(get, path = "/v1/apps/{app}/run", tag = "processes", params(("app" = AppName, Path)),
+#[utoipa::path(get, path = "/v1/apps/{app}/run", tag = "runs", params(("app" = AppName, Path)),
     responses((status = 101, description = "Frames follow; the first is the caller's `RunRequest`", body = RunRequest),
         (status = 426, description = "The request is no upgrade to berth-stream")))]
 async fn run(
     State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
     Path(name): Path<AppName>,
     request: Request,
 ) -> Result<Response, Refusal> {
@@ -87,21 +137,37 @@ async fn run(
     upgrade(request, |mut caller| async move {
         let prepared = async {
             let request: RunRequest = first_frame(&mut caller).await?;
-            let app = platform.existing_app(&name).await?;
-            let release = platform.current_release(&app).await?.ok_or_else(|| not_deployed(&name))?;
-            let bytes = secrets::random::<8>().map_err(|error| internal("a one-off container", &error))?;
-            let number = 1 + u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-            let spec = oneoff::spec(&app, &release, &request, number, &hex::encode(bytes))?;
+            let order = Order {
+                env: request.env,
+                limits_of: request.process_type,
+                ttl_secs: request.ttl_secs,
+                ..Order::typed(request.argv, &by)
+            };
+            let spec = runs::attached_spec(&platform, &name, &order).await?;
+            // Known before it runs, so that many at once are bounded.
+            platform.until_a_node_reports().await;
+            let attached = runs::attach(&platform, &spec, &order, &CancellationToken::new()).await?;
             let start = serde_json::json!({ "spec": spec, "tty": request.tty });
-            connect(&platform, "/v1/run", &start).await
+            let agent = connect(&platform.agent_of(attached.node()), "/v1/run", &start).await?;
+            Ok::<_, ApiError>((agent, attached))
         };
-        let agent = prepared.await;
-        join(caller, agent).await;
+        match prepared.await {
+            Ok((agent, attached)) => {
+                let ended = async {
+                    tokio::select! {
+                        () = attached.cancel.cancelled() => attached.stopped(),
+                        why = attached.over() => Some(why),
+                    }
+                };
+                join(caller, Ok(agent), async { Some(ended_by(attached.name(), ended.await)) }).await;
+            }
+            Err(error) => join(caller, Err(error), std::future::pending()).await,
+        }
     })
 }
 
 /// Runs a command in a running container. Upgrade to `berth-stream`; the first frame is an `EnterRequest`.
-#[utoipa::path(get, path = "/v1/apps/{app}/enter", tag = "processes", params(("app" = AppName, Path)),
+#[utoipa::path(get, path = "/v1/apps/{app}/enter", tag = "runs", params(("app" = AppName, Path)),
     responses((status = 101, description = "Frames follow; the first is the caller's `EnterRequest`", body = EnterRequest),
         (status = 426, description = "The request is no upgrade to berth-stream")))]
 async fn enter(
@@ -113,15 +179,17 @@ async fn enter(
     upgrade(request, |mut caller| async move {
         let prepared = async {
             let request: EnterRequest = first_frame(&mut caller).await?;
-            oneoff::check_argv(&request.argv)?;
+            if !request.argv.is_empty() {
+                runs::check_argv(&request.argv)?;
+            }
             let container = running(&platform, &name, &request)?;
             let start = serde_json::json!({
                 "container": container, "argv": request.argv, "tty": request.tty, "env": {}
             });
-            connect(&platform, "/v1/exec", &start).await
+            connect(&platform.agent_with(&container), "/v1/exec", &start).await
         };
         let agent = prepared.await;
-        join(caller, agent).await;
+        join(caller, agent, std::future::pending()).await;
     })
 }
 
@@ -129,18 +197,39 @@ fn not_deployed(app: &AppName) -> ApiError {
     crate::errors::conflict(format!("App {app} has not been deployed yet; push it first: git push paas main"))
 }
 
-/// The container that serves as `process.ordinal`.
+/// The container that was named: one that serves, or a detached one-off.
 fn running(platform: &Platform, app: &AppName, request: &EnterRequest) -> Result<ContainerId, ApiError> {
     let plan = platform.deploys().plan(app);
-    let found = plan.serving().find(|(_, planned)| {
-        planned.spec.process == request.process && planned.spec.ordinal == request.ordinal
-    });
-    found.map(|(id, _)| id.clone()).ok_or_else(|| {
-        not_found(format!(
-            "App {app} has no running {}.{}; see what runs with: berth ps:report {app}",
-            request.process, request.ordinal
-        ))
-    })
+    let named = |id: &ContainerId, process: &ProcessType, ordinal: u32| match &request.container {
+        Some(wanted) => {
+            id.as_str() == wanted || (wanted.len() >= 6 && id.as_str().ends_with(&format!(".{wanted}")))
+        }
+        None => *process == request.process && ordinal == request.ordinal,
+    };
+    let mut serving = plan.serving();
+    let found = serving.find(|(id, planned)| named(id, &planned.spec.process, planned.spec.ordinal));
+    if let Some((id, planned)) = found {
+        if matches!(planned.spec.run, Process::Static(_)) {
+            return Err(invalid(format!(
+                "{}.{} is a static site: nothing runs in it",
+                planned.spec.process, planned.spec.ordinal
+            )));
+        }
+        return Ok(id.clone());
+    }
+    let (process, ordinal) = (&request.process, request.ordinal);
+    let what = request.container.clone().unwrap_or_else(|| format!("{process}.{ordinal}"));
+    let run = platform.runs().of(app).into_iter().find(|run| run.is_called(app, &what));
+    match run.map(|run| (run.detached, run.container)) {
+        Some((true, Some(id))) => Ok(id),
+        Some((false, _)) => Err(invalid(format!("{what} belongs to its caller and cannot be entered"))),
+        _ => {
+            let shown: String = what.chars().take(200).collect();
+            Err(not_found(format!(
+                "App {app} has no running {shown}; see what runs with: berth ps:report {app}, berth run:list {app}"
+            )))
+        }
+    }
 }
 
 fn upgrade<W, F>(mut request: Request, work: W) -> Result<Response, Refusal>
@@ -183,29 +272,58 @@ async fn first_frame<T: DeserializeOwned>(caller: &mut Upgraded) -> Result<T, Ap
     }
 }
 
-async fn connect(platform: &Platform, path: &str, start: &serde_json::Value) -> Result<Upgraded, ApiError> {
-    let mut stream = agent(platform).upgrade(path).await.map_err(from_agent)?;
+async fn connect(agent: &Client, path: &str, start: &serde_json::Value) -> Result<Upgraded, ApiError> {
+    let mut stream = agent.upgrade(path).await.map_err(from_agent)?;
     let frame = Frame::Start(start.to_string().into_bytes());
     write_frame(&mut stream, &frame).await.map_err(|error| internal("the agent's stream", &error))?;
     Ok(stream)
 }
 
-/// Copies frames both ways until one side ends; then both do.
-async fn join(caller: Upgraded, agent: Result<Upgraded, ApiError>) {
+/// Passes frames both ways until one side ends; then both do. `ended`: what is said to the caller when it is ended from outside.
+async fn join(
+    caller: Upgraded,
+    agent: Result<Upgraded, ApiError>,
+    ended: impl Future<Output = Option<ApiError>>,
+) {
     let (mut from_caller, mut to_caller) = tokio::io::split(caller);
-    match agent {
+    let why = match agent {
         Ok(agent) => {
             let (mut from_agent, mut to_agent) = tokio::io::split(agent);
             tokio::select! {
-                // What the agent said last (the exit code) has been copied when this ends.
-                _ = tokio::io::copy(&mut from_agent, &mut to_caller) => {}
-                _ = tokio::io::copy(&mut from_caller, &mut to_agent) => {}
+                // What the agent said last (the exit code) has been passed on when this ends.
+                why = pass_on(&mut from_agent, &mut to_caller, ended) => why,
+                _ = tokio::io::copy(&mut from_caller, &mut to_agent) => None,
             }
         }
-        Err(error) => {
-            // A caller that left does not want to hear it.
-            let _ = write_frame(&mut to_caller, &Frame::Failed(error.message)).await;
-        }
+        Err(error) => Some(error),
+    };
+    if let Some(error) = why {
+        // A caller that left does not want to hear it.
+        let _ = write_frame(&mut to_caller, &Frame::Failed(error.message)).await;
     }
     let _ = to_caller.shutdown().await;
+}
+
+/// Passes whole frames on, so that another can follow when it is ended in between.
+async fn pass_on(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    ended: impl Future<Output = Option<ApiError>>,
+) -> Option<ApiError> {
+    tokio::pin!(ended);
+    loop {
+        // `read_frame` is not cancel-safe, but after the end nothing is read any more.
+        let frame = tokio::select! {
+            why = &mut ended => return why,
+            frame = read_frame(from) => frame.ok().flatten()?,
+        };
+        let writing = write_frame(to, &frame);
+        tokio::pin!(writing);
+        tokio::select! {
+            written = &mut writing => written.ok()?,
+            why = &mut ended => {
+                return tokio::time::timeout(LAST_FRAME, writing).await.ok()?.ok().and(why);
+            }
+        }
+    }
 }

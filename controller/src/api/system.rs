@@ -9,8 +9,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body::Body};
 use berth_model::ImageName;
-use berth_model::api::{Cleaned, NodeInfo, VersionInfo};
-use berth_wire::{Client, Endpoint};
+use berth_model::api::{Cleaned, ControllerInfo, VersionInfo};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -21,15 +20,10 @@ pub(super) fn router() -> OpenApiRouter<Platform> {
     OpenApiRouter::new()
         .routes(routes!(healthz))
         .routes(routes!(version))
-        .routes(routes!(nodes))
+        .routes(routes!(controllers))
         .routes(routes!(import_stack))
         .routes(routes!(import_image))
         .routes(routes!(cleanup))
-}
-
-/// The agent, for what passes through to it.
-pub(super) fn agent(platform: &Platform) -> Client {
-    Client::new(Endpoint::Unix(platform.options().agent_socket()))
 }
 
 /// Which parts are missing.
@@ -55,7 +49,7 @@ async fn healthz(State(platform): State<Platform>) -> Response {
         missing.push("stacks: they are being taken over".to_owned());
     }
     let fleet = platform.deploys().fleet();
-    if !fleet.nodes().iter().any(|node| node.alive) {
+    if fleet.alive().is_empty() {
         missing.push("agent: none has reported within 15 s; is `berth agent` running?".to_owned());
     }
     let served = fleet.routes().and_then(|table| fleet.is_served(table.revision));
@@ -81,22 +75,14 @@ async fn version(State(platform): State<Platform>) -> Json<VersionInfo> {
     })
 }
 
-/// Every machine that runs containers.
-#[utoipa::path(get, path = "/v1/nodes", tag = "system", responses((status = 200, body = Vec<NodeInfo>)))]
-async fn nodes(State(platform): State<Platform>) -> Json<Vec<NodeInfo>> {
-    let plans = platform.deploys().plans();
-    let placed = |name: &berth_model::NodeName| {
-        let planned = plans.iter().flat_map(|(_, plan)| plan.containers.values());
-        planned.filter(|container| container.node == *name).count()
-    };
-    let nodes = platform.deploys().fleet().nodes().into_iter().map(|node| NodeInfo {
-        containers: placed(&node.name),
-        name: node.name,
-        alive: node.alive,
-        last_seen_ms: node.last_seen_ms,
-        capacity: node.capacity,
-    });
-    Json(nodes.collect())
+/// Every controller that is there, and which of them leads. One that is alone is not listed.
+#[utoipa::path(get, path = "/v1/controllers", tag = "system",
+    responses((status = 200, body = Vec<ControllerInfo>)))]
+async fn controllers(State(platform): State<Platform>) -> Result<Json<Vec<ControllerInfo>>, Refusal> {
+    match platform.etcd() {
+        None => Ok(Json(Vec::new())),
+        Some(etcd) => Ok(Json(crate::controllers::infos(etcd).await?)),
+    }
 }
 
 /// Removes now what would be removed within the hour: images that are neither deployed nor kept for a rollback, and were
@@ -184,7 +170,7 @@ async fn root_file_system(
         std::future::pending().await
     };
     let path = format!("/v1/stacks?repository={repository}&tag={tag}");
-    let client = agent(platform);
+    let client = platform.agent_importing(repository);
     let call = client.upload(Method::POST, &path, "application/x-tar", reader);
     let answer = tokio::select! {
         answer = call => answer.map_err(from_agent)?,

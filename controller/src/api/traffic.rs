@@ -2,8 +2,8 @@
 
 use super::answer::{NDJSON, Refusal};
 use super::extract::{Path, Query};
-use crate::access_log::{Reader, Wanted};
-use crate::errors::{internal, invalid};
+use crate::errors::invalid;
+use crate::nodes::access_log;
 use crate::platform::{Platform, now_ms};
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -21,10 +21,6 @@ use utoipa_axum::routes;
 
 /// Lines of the access log that may be asked for.
 const MAX_LINES: usize = 10_000;
-/// How often a log that is followed is looked at: the proxy writes what it gathered once a second.
-const LOOK: Duration = Duration::from_millis(500);
-/// A follower without news gets an empty line, so that one that went away is noticed.
-const SIGN_OF_LIFE: u32 = 40;
 
 pub(super) fn router() -> OpenApiRouter<Platform> {
     OpenApiRouter::new()
@@ -125,48 +121,18 @@ async fn log(platform: &Platform, app: Option<String>, query: &AccessQuery) -> R
     if count > MAX_LINES {
         return Err(invalid(format!("lines={count} is too many: at most {MAX_LINES}")).into());
     }
-    let path = platform.options().access_log_file();
-    let wanted = Wanted { app, errors: query.errors };
-    let reading = tokio::task::spawn_blocking(move || Reader::open(&path, wanted, count)).await;
-    let (reader, lines) = reading
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(|error| internal("reading the access log", &error))?;
-    let mut first = lines.join(&b'\n');
-    if !first.is_empty() {
-        first.push(b'\n');
+    let (errors, follow) = (query.errors, query.follow);
+    let mut path = format!("/v1/access-log?lines={count}&errors={errors}&follow={follow}");
+    if let Some(app) = app {
+        path = format!("{path}&app={app}");
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    if !query.follow {
-        return Ok((kind, first).into_response());
+    if !follow {
+        return Ok((kind, access_log::read(platform, &path, count).await?).into_response());
     }
-    let news = futures_util::stream::unfold((Some(first), reader), |(first, reader)| async move {
-        if let Some(first) = first {
-            return Some((Ok(Bytes::from(first)), (None, reader)));
-        }
-        let (text, reader) = next(reader).await?;
-        Some((Ok::<_, Infallible>(Bytes::from(text)), (None, reader)))
+    let news = access_log::follow(platform, &path).await?;
+    let news = futures_util::stream::unfold(news, |mut news| async move {
+        Some((Ok::<_, Infallible>(news.recv().await?), news))
     });
     Ok((kind, Body::from_stream(news)).into_response())
-}
-
-/// Waits for news; `None` when the log cannot be read any more.
-async fn next(mut reader: Reader) -> Option<(Vec<u8>, Reader)> {
-    for _ in 0..SIGN_OF_LIFE {
-        let looked = tokio::task::spawn_blocking(move || {
-            let news = reader.news();
-            (news, reader)
-        });
-        let (news, same) = looked.await.ok()?;
-        reader = same;
-        match news {
-            Ok(news) if news.is_empty() => tokio::time::sleep(LOOK).await,
-            Ok(news) => return Some((news, reader)),
-            Err(error) => {
-                tracing::error!(%error, "cannot read the access log for its reader");
-                return None;
-            }
-        }
-    }
-    Some((b"\n".to_vec(), reader))
 }

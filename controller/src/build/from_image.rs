@@ -19,7 +19,6 @@ use berth_model::image::{ImageConfig, ImageRef};
 use berth_model::registry::{OWN_REGISTRY, PullRequest};
 use berth_model::release::Formation;
 use berth_model::{AppName, BuildId, ImageName};
-use berth_wire::{Client, Endpoint};
 use http::Method;
 use std::collections::BTreeMap;
 
@@ -97,7 +96,7 @@ pub(crate) async fn read(source: Source) -> Result<Option<Pin>, ApiError> {
 pub(crate) async fn pull(platform: &Platform, app: &AppName, name: &ImageName) -> Result<ImageRef, ApiError> {
     let registries = platform.registry_logins(app).await?;
     let request = PullRequest { name: name.to_string(), registries };
-    let agent = Client::new(Endpoint::Unix(platform.options().agent_socket()));
+    let agent = platform.any_agent();
     agent.json(Method::POST, "/v1/images/pull", Some(&request)).await.map_err(from_agent)
 }
 
@@ -117,6 +116,8 @@ pub(super) async fn build(
     let built = |image: berth_model::image::Image| Built {
         checks: with_healthcheck(BTreeMap::new(), &image),
         formation: Formation::default(),
+        cron: Vec::new(),
+        max_parallel: BTreeMap::new(),
         scripts: Scripts::default(),
         image,
     };

@@ -8,6 +8,7 @@
 use super::log::{self, BuildLog};
 use crate::Platform;
 use crate::errors::{conflict, failed, internal, not_found};
+use crate::events::Event;
 use crate::platform::{ProgressSender, now_ms, say};
 use crate::secrets;
 use berth_model::api::{ApiError, BuildInfo, BuildStatus, Progress};
@@ -106,6 +107,7 @@ where
     let (platform, progress) = (platform.clone(), progress.clone());
     let recorded = tokio::spawn(async move {
         let id = new_id()?;
+        let (source, by) = (order.source.clone(), order.by.clone());
         let record = BuildInfo {
             id: id.clone(),
             status: BuildStatus::Building,
@@ -169,6 +171,11 @@ where
             }
         })
         .await?;
+        if let (Err(error), false) = (&result, was_stopped) {
+            let text = format!("the deploy of {source} failed");
+            let event = Event { by, ..Event::by_itself(Some(&order.app), "deploy.failed", text) };
+            platform.events().record_failed(event, &error.message);
+        }
         prune(&platform, &order.app).await?;
         result
     });

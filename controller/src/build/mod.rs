@@ -21,6 +21,7 @@ use berth_model::app_json::{self, AppJson, EnvValue, Scripts};
 use berth_model::build::{BuildPlan, BuildRequest, DEFAULT_TIMEOUT_SECS};
 use berth_model::check::Check;
 use berth_model::container::Limits;
+use berth_model::cron::CronTask;
 use berth_model::image::{Image, ImageRef};
 use berth_model::release::{App, Formation};
 use berth_model::{AppName, BuildId, EnvName, ProcessType, checks_file};
@@ -37,6 +38,10 @@ pub struct Built {
     pub checks: BTreeMap<ProcessType, Vec<Check>>,
     /// From `app.json`.
     pub formation: Formation,
+    /// From `app.json`.
+    pub cron: Vec<CronTask>,
+    /// From `app.json`: how many of a type start at once.
+    pub max_parallel: BTreeMap<ProcessType, u32>,
     /// From `app.json`: what runs once the release serves.
     pub scripts: Scripts,
 }
@@ -117,8 +122,12 @@ pub async fn build(
     let config = platform.config_of(app).await?;
     let formation = draft.app_json.formation.iter();
     let formation = formation.filter_map(|(process, wanted)| Some((process.clone(), wanted.quantity?)));
+    let most = draft.app_json.formation.iter();
+    let max_parallel: BTreeMap<ProcessType, u32> =
+        most.filter_map(|(process, wanted)| Some((process.clone(), wanted.max_parallel?))).collect();
     let (checks, formation) = (draft.checks.clone(), Formation(formation.collect()));
     let scripts = draft.app_json.scripts.clone();
+    let cron = draft.app_json.cron.clone();
 
     let key = key(&draft, &config)?;
     let known = platform.load::<Known>(&known_key(app)).await?.map(|(known, _)| known);
@@ -133,7 +142,7 @@ pub async fn build(
         )
         .await;
         let checks = with_healthcheck(checks, &known.image);
-        return Ok(Built { image: known.image, checks, formation, scripts });
+        return Ok(Built { image: known.image, checks, formation, max_parallel, cron, scripts });
     }
     let request = BuildRequest {
         id: id.clone(),
@@ -148,7 +157,7 @@ pub async fn build(
     let image = upload::run(platform, request, draft.tree, progress).await?;
     platform.save(&known_key(app), &Known { key, image: image.clone() }).await?;
     let checks = with_healthcheck(checks, &image);
-    Ok(Built { image, checks, formation, scripts })
+    Ok(Built { image, checks, formation, max_parallel, cron, scripts })
 }
 
 /// What Dokku and Heroku tell builds of the commit.
@@ -200,7 +209,6 @@ async fn read(source: Source, settings: Settings, paths: App) -> Result<Draft, A
         let mut warnings = tree.warnings();
         let (submodules, remarks) = submodules::find(&tree).map_err(|error| failed(error.to_string()))?;
         warnings.extend(remarks);
-        warnings.extend(not_yet(&app_json));
         plan.submodules = submodules;
         plan.predeploy.clone_from(&app_json.scripts.predeploy);
         Ok(Draft { tree, plan, app_json, checks, warnings })
@@ -212,15 +220,6 @@ async fn read(source: Source, settings: Settings, paths: App) -> Result<Draft, A
 /// The first of some paths that were set and that the tree does not have.
 fn missing<'a>(tree: &dyn SourceTree, paths: [&'a Option<String>; 2]) -> Option<&'a str> {
     paths.into_iter().flatten().map(String::as_str).find(|path| !tree.has(path))
-}
-
-/// Parts of `app.json` that do nothing in this version: said, not left to be found out.
-fn not_yet(app_json: &AppJson) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if !app_json.cron.is_empty() {
-        warnings.push("app.json: cron is not run by this version of Berth yet".to_owned());
-    }
-    warnings
 }
 
 /// Sets the variables `app.json` asks for: all of them at the first deploy, those with `sync` at each. Gives whether anything
@@ -268,7 +267,8 @@ async fn apply_env(
     let names: Vec<_> = set.keys().map(EnvName::as_str).collect();
     say(progress, Progress::Step { text: format!("Setting config vars of app.json: {}", names.join(", ")) })
         .await;
-    let change = platform.patch_config(Some(app), &PatchConfig { set, ..PatchConfig::default() }).await?;
+    let patch = PatchConfig { set, ..PatchConfig::default() };
+    let change = platform.patch_config(Some(app), &patch, "app.json").await?;
     Ok(change.changed)
 }
 

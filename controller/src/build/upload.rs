@@ -8,7 +8,6 @@ use crate::platform::{ProgressSender, say};
 use berth_model::api::{ApiError, Progress};
 use berth_model::build::{BuildEvent, BuildRequest};
 use berth_model::image::Image;
-use berth_wire::{Client, Endpoint};
 use http::Method;
 use std::io::{BufWriter, Write};
 use tokio::io::AsyncReadExt;
@@ -35,7 +34,7 @@ pub(super) async fn run(
         to.flush()
     });
     let body = std::io::Cursor::new(head).chain(theirs);
-    let agent = Client::new(Endpoint::Unix(platform.options().agent_socket()));
+    let agent = platform.any_agent();
     let sent = agent.upload(Method::POST, "/v1/builds", "application/x-berth-build", body).await;
     let mut events = agent.lines_of(sent.map_err(from_agent)?);
     loop {

@@ -10,15 +10,11 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Certificates of the system, where Debian, Fedora and Alpine keep them.
-const SYSTEM: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 /// Longest answer that is read: a certificate chain is some KiB.
 const MAX_BODY: usize = 1 << 20;
 /// Longest call to an ACME server.
@@ -26,7 +22,7 @@ const ACME_CALL: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     /// Not an address.
     #[error("{0}")]
     Address(String),
@@ -72,21 +68,16 @@ pub(super) fn url(text: &str, plain_too: bool) -> Result<String, String> {
     }
     match uri.scheme_str() {
         Some("https") => Ok(text.to_owned()),
-        Some("http") if plain_too || is_loopback(host) => Ok(text.to_owned()),
+        Some("http") if plain_too || berth_wire::is_loopback(host) => Ok(text.to_owned()),
         Some("http") => Err(format!("{text:?} would go over the network in the clear: use https://")),
         _ => Err(odd()),
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// What the system trusts, and the CAs of `bundle`.
 pub(super) fn roots(bundle: Option<&str>) -> Result<rustls::RootCertStore, FetchError> {
     let mut roots = rustls::RootCertStore::empty();
-    if let Some(file) = SYSTEM.iter().map(Path::new).find(|file| file.exists())
+    if let Some(file) = berth_wire::system_certificates()
         && let Ok(found) = CertificateDer::pem_file_iter(file)
     {
         roots.add_parsable_certificates(found.filter_map(Result::ok));
@@ -102,7 +93,7 @@ pub(super) fn roots(bundle: Option<&str>) -> Result<rustls::RootCertStore, Fetch
 
 /// The client. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Fetch {
+pub(crate) struct Fetch {
     tls: Arc<rustls::ClientConfig>,
     /// What the last refusal said of when to come again (RFC 9110 §10.2.3, in seconds).
     retry_after: Arc<Mutex<Option<u64>>>,
@@ -113,7 +104,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Fetch {
     /// One that trusts the system's CAs, and those of `bundle`.
-    pub(super) fn new(bundle: Option<&str>) -> Result<Self, FetchError> {
+    pub(crate) fn new(bundle: Option<&str>) -> Result<Self, FetchError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -124,7 +115,7 @@ impl Fetch {
     }
 
     /// Sends a request and reads the answer to its end.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<Bytes>,
         limit: Duration,
@@ -201,7 +192,9 @@ impl instant_acme::HttpClient for Fetch {
                 Err(never) => match never {},
             };
             let other = |error: FetchError| instant_acme::Error::Other(Box::new(error));
-            if parts.uri.scheme_str() != Some("https") && !parts.uri.host().is_some_and(is_loopback) {
+            if parts.uri.scheme_str() != Some("https")
+                && !parts.uri.host().is_some_and(berth_wire::is_loopback)
+            {
                 let text = format!("the server sent us to {}, which is not https", parts.uri);
                 return Err(other(FetchError::Address(text)));
             }

@@ -8,7 +8,7 @@ mod account;
 mod advice;
 mod check;
 mod dns;
-mod fetch;
+pub(crate) mod fetch;
 mod kept;
 mod on_demand;
 mod operations;
@@ -153,4 +153,22 @@ async fn publish(platform: &Platform) -> Result<u64, PlatformError> {
 pub(crate) fn is_covered(platform: &Platform, host: &HostPattern) -> bool {
     let table = platform.deploys().fleet().certificates();
     table.is_some_and(|table| table::is_covered(&table, host))
+}
+
+/// A day, as people read it.
+pub(crate) fn date(ms: i64) -> String {
+    check::date(ms)
+}
+
+/// When each certificate ends: whose it is, its first name, and milliseconds since the Unix epoch.
+pub(crate) async fn ends(
+    platform: &Platform,
+) -> Result<Vec<(Option<AppName>, String, i64)>, crate::platform::PlatformError> {
+    let kept = kept::all(platform, &platform.certs().opened).await?;
+    let ends = kept.iter().map(|(place, stored)| {
+        let certificate = &stored.certificate;
+        let name = certificate.names.first().map(ToString::to_string).unwrap_or_default();
+        (place.app().cloned(), name, certificate.expires_ms)
+    });
+    Ok(ends.collect())
 }

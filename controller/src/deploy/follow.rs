@@ -26,7 +26,7 @@ pub(super) async fn publish_routes(platform: &Platform) -> Result<Option<u64>, A
     let names: BTreeSet<_> = apps.iter().map(|app| app.name.clone()).collect();
     deploys.retain(platform, &names).await?;
     let plans: Vec<_> = apps.iter().map(|app| (app, deploys.plan(&app.name))).collect();
-    let mut nodes = plans.iter().flat_map(|(_, plan)| plan.serving()).map(|(_, planned)| &planned.node);
+    let mut nodes = plans.iter().flat_map(|(_, plan)| plan.in_service()).map(|(_, planned)| &planned.node);
     if !deploys.fleet().all_reported(&mut nodes) {
         return Ok(None);
     }
@@ -88,12 +88,21 @@ pub(super) async fn keep_retiring(platform: Platform, stop: CancellationToken) {
 /// One pass; gives when the next container has to go at the latest.
 async fn retire(platform: &Platform) -> Result<Option<i64>, ApiError> {
     let deploys = platform.deploys();
+    // Until this controller has given out routes, proxies serve those of before, which may lead to anything.
+    let routed = deploys.fleet().routes().is_some();
     let mut next: Option<i64> = None;
     for (app, plan) in deploys.retiring() {
         let mut gone = BTreeSet::new();
         for (id, planned) in &plan.containers {
-            let Role::Retiring { until_ms } = planned.role else { continue };
-            if until_ms <= now_ms() || deploys.fleet().is_drained(id) {
+            let (until_ms, drains) = match planned.role {
+                Role::Retiring { until_ms } => (until_ms, true),
+                Role::Warm { until_ms } => (until_ms, false),
+                Role::New | Role::Serving | Role::Canary => continue,
+            };
+            if !routed && planned.spec.process.is_web() {
+                continue;
+            }
+            if until_ms <= now_ms() || (drains && deploys.fleet().is_drained(id)) {
                 gone.insert(id.clone());
             } else {
                 next = Some(next.map_or(until_ms, |known| known.min(until_ms)));
@@ -101,7 +110,16 @@ async fn retire(platform: &Platform) -> Result<Option<i64>, ApiError> {
         }
         if !gone.is_empty() {
             tracing::debug!(%app, ?gone, "drained");
-            deploys.step(platform, &app, |plan| plan.without(&gone)).await?;
+            // What an operation has taken up again meanwhile stays.
+            let goes = |plan: &crate::deploy::AppPlan| {
+                let mut goes = gone.clone();
+                goes.retain(|id| {
+                    let role = plan.containers.get(id).map(|planned| planned.role);
+                    matches!(role, Some(Role::Retiring { .. } | Role::Warm { .. }))
+                });
+                plan.without(&goes)
+            };
+            deploys.step(platform, &app, goes).await?;
         }
     }
     Ok(next)

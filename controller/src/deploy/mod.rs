@@ -7,15 +7,24 @@
 //! it back when it starts again ([`start`]). One operation an app at a time; the next
 //! one waits and is told so.
 
+mod bad;
+mod batches;
+mod canary;
+mod carry;
+mod drain;
 mod follow;
+pub(crate) mod moving;
 mod plan;
+mod replace;
 mod rollout;
 mod sleep;
 mod state;
 pub(crate) mod task;
 mod watching;
 
-pub use plan::{AppPlan, Operation, Phase, Planned, Role};
+pub use bad::BERTH;
+pub use drain::{drain, undo as undo_drain};
+pub use plan::{AppPlan, Batch, Canary, Operation, Phase, Planned, Role, TrialEnd, Watch};
 pub use sleep::wake;
 pub use state::Deploys;
 
@@ -24,6 +33,7 @@ use crate::errors::internal;
 use crate::platform::now_ms;
 use berth_model::api::ApiError;
 use berth_model::check::Check;
+use berth_model::cron::CronTask;
 use berth_model::image::Image;
 use berth_model::release::{Formation, Outcome};
 use berth_model::{AppName, ProcessType, ReleaseVersion};
@@ -55,6 +65,8 @@ pub enum Change {
     Restart {
         /// Only this type.
         process: Option<ProcessType>,
+        /// Only this one of it.
+        ordinal: Option<u32>,
     },
 }
 
@@ -69,6 +81,10 @@ pub struct NewImage {
     pub checks: BTreeMap<ProcessType, Vec<Check>>,
     /// From `app.json`.
     pub formation: Formation,
+    /// From `app.json`.
+    pub cron: Vec<CronTask>,
+    /// From `app.json`: how many of a type start at once.
+    pub max_parallel: BTreeMap<ProcessType, u32>,
     /// Such as `Deploy 1a2b3c4`.
     pub description: String,
 }
@@ -79,14 +95,26 @@ pub struct NewImage {
 /// Errors: the store, or a value that cannot be read. Then nothing may be served: nodes would stop what they run.
 pub async fn start(platform: &Platform, stop: &CancellationToken) -> Result<(), ApiError> {
     platform.deploys().load(platform, now_ms()).await?;
+    bad::trust_restored(platform).await?;
+    crate::placing::adopt_volumes(platform).await?;
+    platform.deploys().fleet().expect(platform.nodes().await?.into_iter().map(|node| node.name));
+    let runs = platform.runs().all().into_iter();
+    platform.deploys().fleet().expect(runs.filter_map(|(_, run)| run.info.node));
+    tokio::spawn(crate::nodes::keep_looking(platform.clone(), stop.clone()));
+    tokio::spawn(replace::keep_replacing(platform.clone(), stop.clone()));
+    tokio::spawn(drain::keep_draining(platform.clone(), stop.clone()));
     tokio::spawn(follow::keep_routes(platform.clone(), stop.clone()));
+    tokio::spawn(crate::networks::keep(platform.clone(), stop.clone()));
     tokio::spawn(follow::keep_retiring(platform.clone(), stop.clone()));
     tokio::spawn(sleep::keep_asleep(platform.clone(), stop.clone()));
+    tokio::spawn(bad::keep_watch(platform.clone(), stop.clone()));
     for app in platform.apps().await? {
-        let under_way =
-            platform.deploys().plan(&app.name).operation.as_ref().map(|operation| operation.release);
+        let plan = platform.deploys().plan(&app.name);
+        let under_way = plan.operation.as_ref().map(|operation| operation.release);
+        let on_trial = plan.canary.as_ref().map(|canary| canary.release);
         for release in platform.releases(&app.name).await? {
-            if release.outcome == Outcome::Pending && Some(release.version) != under_way {
+            if release.outcome == Outcome::Pending && ![under_way, on_trial].contains(&Some(release.version))
+            {
                 let reason = "Berth was restarted before it began; do it again".to_owned();
                 platform.conclude_release(&app.name, release.version, &Outcome::Failed { reason }).await?;
             }
@@ -169,6 +197,45 @@ pub async fn deploy(
     detached(async move { work.in_turn(what, async |work| work.deploy(change).await).await }).await
 }
 
+/// What is done about a release on trial.
+#[derive(Clone, Debug)]
+pub enum Trialling {
+    /// It gets this share of the requests, in percent; without a release on trial, the next deploy is one. `None` takes
+    /// that back.
+    Share(Option<u8>),
+    /// It serves alone.
+    Promote,
+    /// It goes.
+    Abort,
+}
+
+/// Changes a release on trial.
+///
+/// Errors: there is none to promote or abort, or its further containers do not start: then it stays as it was.
+pub async fn trial(
+    platform: &Platform,
+    app: &AppName,
+    what: Trialling,
+    by: &str,
+    progress: &ProgressSender,
+) -> Result<(), ApiError> {
+    let work = work(platform, app, by, progress, &CancellationToken::new());
+    let title = match what {
+        Trialling::Share(_) => "a canary's change",
+        Trialling::Promote => "a canary's promotion",
+        Trialling::Abort => "a canary's end",
+    };
+    detached(async move {
+        work.in_turn(title, async |work| match what {
+            Trialling::Share(percent) => work.share(percent).await,
+            Trialling::Promote => work.promote().await,
+            Trialling::Abort => work.abort(None).await,
+        })
+        .await
+    })
+    .await
+}
+
 /// New counts; types that are absent stay as they are. With `skip_deploy` they are only stored, and hold from the next
 /// deploy on.
 pub async fn apply_formation(
@@ -185,8 +252,7 @@ pub async fn apply_formation(
         .await
 }
 
-/// Stops the app (until [`start_app`] or a deploy), or one process type of it (until anything restarts it). Returns when its
-/// containers are gone.
+/// Stops the app, or one process type of it, until [`start_app`] or a deploy of code. Returns when its containers are gone.
 pub async fn stop_app(
     platform: &Platform,
     app: &AppName,
@@ -199,7 +265,18 @@ pub async fn stop_app(
     detached(async move { work.in_turn("a stop", async |work| work.stop(process).await).await }).await
 }
 
-/// Starts whatever of the app is to run and does not.
+/// Starts whatever of the app is to run and does not; what was stopped stays so.
+pub async fn restore_app(
+    platform: &Platform,
+    app: &AppName,
+    by: &str,
+    progress: &ProgressSender,
+) -> Result<(), ApiError> {
+    let work = work(platform, app, by, progress, &CancellationToken::new());
+    detached(async move { work.in_turn("a restore", async |work| work.restore().await).await }).await
+}
+
+/// Starts whatever of the app, or of one process type of it, is to run and does not, also what was stopped.
 pub async fn start_app(
     platform: &Platform,
     app: &AppName,

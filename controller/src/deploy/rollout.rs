@@ -1,29 +1,25 @@
-//! One operation on one app, from its turn to its end.
+//! What each change of an app comes to: which containers start and which go.
 //!
-//! In: a [`Change`], or new counts, or stop and start. Out: the plan, step by step: begin → release task → new containers →
-//! all ready → swap → routes served → concluded. Up to the swap everything can be taken back; from there it only goes on.
+//! In: a [`Change`], or new counts, or stop and start. Out: a [`Goal`], which [`super::carry`] carries out.
 
-use super::plan::{AppPlan, Operation, Phase, Planned};
+use super::plan::{AppPlan, Canary, Planned, TrialEnd, Watch};
 use super::state::cancelled;
-use super::watching::{StartFailure, show_output, until_gone, until_ready, until_served};
-use super::{Change, NewImage, follow, task};
+use super::watching::until_gone;
+use super::{Change, NewImage};
 use crate::Platform;
-use crate::errors::{failed, internal, invalid, unavailable};
+use crate::errors::invalid;
 use crate::housekeeping;
 use crate::platform::{ProgressSender, now_ms, say};
 use crate::release::{self, Parts, Slot};
-use crate::schedule::{self, Node, Placed};
 use berth_model::api::{ApiError, Progress};
-use berth_model::container::ContainerSpec;
+use berth_model::container::ContainerState;
+use berth_model::deploy::{DEFAULT_CANARY_PERCENT, Strategy};
 use berth_model::image::Process;
 use berth_model::release::{App, Formation, Outcome, Release};
 use berth_model::{AppName, ContainerId, NodeName, ProcessType, ReleaseVersion};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// How long a deploy waits for a node to report: a controller that has just started knows none yet.
-const NODE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Who does what to which app, and who listens.
 #[derive(Clone, Debug)]
@@ -36,19 +32,69 @@ pub(super) struct Work {
 }
 
 /// What an operation is to end in.
-struct Goal {
-    title: String,
-    release: Release,
-    makes_release: bool,
-    resumes: bool,
+pub(super) struct Goal {
+    pub(super) title: String,
+    pub(super) release: Release,
+    pub(super) makes_release: bool,
+    pub(super) resumes: bool,
     /// Whether the `release` process runs first.
-    release_task: bool,
-    start: Vec<Slot>,
-    retire: BTreeSet<ContainerId>,
-    formation: Option<Formation>,
+    pub(super) release_task: bool,
+    pub(super) start: Vec<Slot>,
+    pub(super) retire: BTreeSet<ContainerId>,
+    pub(super) formation: Option<Formation>,
+    /// What becomes of the release on trial.
+    pub(super) trial: TrialEnd,
+    /// Who is watched afterwards, and for how many seconds.
+    pub(super) watch: Option<(Watch, u32)>,
+    /// Whether the app's config becomes the release's.
+    pub(super) restores_config: bool,
+    /// Other releases that it ends, and how they went.
+    pub(super) ends: Vec<(ReleaseVersion, Outcome)>,
+    /// Whether `web` of before is kept running for a while.
+    pub(super) keeps_warm: bool,
+    /// Whether containers that are kept running are taken up again.
+    pub(super) takes_up: bool,
+    /// Nodes that slots were planned for.
+    pub(super) towards: Vec<(Slot, NodeName)>,
 }
 
-fn ids<'a>(containers: impl Iterator<Item = (&'a ContainerId, &'a Planned)>) -> BTreeSet<ContainerId> {
+impl Goal {
+    /// One that starts and stops nothing, of a release that is there already.
+    pub(super) fn new(title: &str, release: Release) -> Self {
+        Self {
+            title: title.to_owned(),
+            release,
+            makes_release: false,
+            resumes: true,
+            release_task: false,
+            start: Vec::new(),
+            retire: BTreeSet::new(),
+            formation: None,
+            trial: TrialEnd::Keep,
+            watch: None,
+            restores_config: false,
+            ends: Vec::new(),
+            keeps_warm: false,
+            takes_up: false,
+            towards: Vec::new(),
+        }
+    }
+}
+
+/// What a new release is, as far as its deploy asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Push,
+    Config,
+    /// With its own config, or today's.
+    Rollback {
+        keep_config: bool,
+    },
+}
+
+pub(super) fn ids<'a>(
+    containers: impl Iterator<Item = (&'a ContainerId, &'a Planned)>,
+) -> BTreeSet<ContainerId> {
     containers.map(|(id, _)| id.clone()).collect()
 }
 
@@ -66,7 +112,7 @@ impl Work {
         work(&self).await
     }
 
-    async fn step(&self, text: impl Into<String>) {
+    pub(super) async fn step(&self, text: impl Into<String>) {
         say(&self.progress, Progress::Step { text: text.into() }).await;
     }
 
@@ -74,11 +120,11 @@ impl Work {
         say(&self.progress, Progress::Detail { text: text.into() }).await;
     }
 
-    async fn app(&self) -> Result<App, ApiError> {
+    pub(super) async fn app(&self) -> Result<App, ApiError> {
         Ok(self.platform.existing_app(&self.app).await?)
     }
 
-    async fn current(&self, app: &App) -> Result<Option<Release>, ApiError> {
+    pub(super) async fn current(&self, app: &App) -> Result<Option<Release>, ApiError> {
         Ok(self.platform.current_release(app).await?)
     }
 
@@ -89,34 +135,70 @@ impl Work {
 
     pub(super) async fn deploy(&self, change: Change) -> Result<ReleaseVersion, ApiError> {
         let app = self.app().await?;
+        let trial = self.platform.deploys().plan(&self.app).canary.clone();
         match change {
             Change::Image(new) => self.new_image(&app, *new).await,
             Change::Config { description } => {
-                let Some(current) = self.current(&app).await? else { return Ok(ReleaseVersion(0)) };
-                let parts = self.parts_of(&current, description).await?;
+                // While a release is on trial, what is new is tried there.
+                let base = match &trial {
+                    Some(canary) => Some(self.platform.existing_release(&self.app, canary.release).await?),
+                    None => self.current(&app).await?,
+                };
+                let Some(base) = base else { return Ok(ReleaseVersion(0)) };
+                let formation = trial.and_then(|canary| canary.formation);
+                let parts = self.parts_of(&base, description).await?;
                 let release = self.add(parts).await?;
-                self.replace_all(&app, release, None).await
+                self.replace_all(&app, release, formation, Kind::Config).await
+            }
+            Change::Rollback { to: None, .. } if trial.is_some() => {
+                let text = "A canary is on trial: going back is ending it".to_owned();
+                say(&self.progress, Progress::Step { text }).await;
+                self.abort(None).await?;
+                Ok(app.current.unwrap_or(ReleaseVersion(0)))
             }
             Change::Rollback { to, keep_config } => {
                 let target = self.rollback_target(&app, to).await?;
                 let description = format!("Rollback to {}", target.version);
                 let mut parts = self.parts_of(&target, description).await?;
                 if !keep_config {
-                    parts.config = target.config;
+                    (parts.config, parts.secrets) = (target.config, target.secrets);
                 }
                 let release = self.add(parts).await?;
-                self.replace_all(&app, release, None).await
+                self.replace_all(&app, release, None, Kind::Rollback { keep_config }).await
             }
-            Change::Restart { process } => self.restart(&app, process).await,
+            Change::Restart { process, ordinal } => self.restart(process, ordinal).await,
         }
+    }
+
+    /// Takes a release back that went bad: one step, and no further.
+    pub(super) async fn withdraw(&self, watch: &Watch, reason: &str) -> Result<(), ApiError> {
+        let app = self.app().await?;
+        let bad = watch.release;
+        let target = self.platform.existing_release(&self.app, watch.back_to).await?;
+        let description = format!("Rollback to {}: {bad} went bad, {reason}", target.version);
+        let mut parts = self.parts_of(&target, description).await?;
+        (parts.config, parts.secrets) = (target.config, target.secrets);
+        let release = self.add(parts).await?;
+        let outcome = Outcome::Withdrawn { reason: reason.to_owned() };
+        let mut goal = self.whole(&app, release, None).await;
+        goal.title = format!("automatic rollback from {bad}");
+        goal.restores_config = true;
+        goal.takes_up = true;
+        goal.ends.push((bad, outcome));
+        self.carry_out(&app, goal).await
     }
 
     /// The image, checks and commit of `old`, with today's config.
     async fn parts_of(&self, old: &Release, description: String) -> Result<Parts, ApiError> {
+        let (config, secrets) = self.platform.config_and_secrets_of(&self.app).await?;
         Ok(Parts {
             image: old.image.clone(),
-            config: self.platform.config_of(&self.app).await?,
+            config,
+            secrets,
             checks: old.checks.clone(),
+            cron: old.cron.clone(),
+            formation: self.app().await?.formation,
+            max_parallel: old.max_parallel.clone(),
             git_rev: old.git_rev.clone(),
             now_ms: now_ms(),
             by: self.by.clone(),
@@ -133,7 +215,7 @@ impl Work {
         if let Some(version) = to {
             let release = self.platform.existing_release(&self.app, version).await?;
             return match &release.outcome {
-                Outcome::Live => {
+                Outcome::Live | Outcome::Withdrawn { .. } => {
                     let releases = self.platform.releases(&self.app).await?;
                     match housekeeping::may_return(&releases).any(|kept| kept.version == version) {
                         true => Ok(release),
@@ -152,10 +234,17 @@ impl Work {
         let current = self.deployed(app).await?;
         let releases = self.platform.releases(&self.app).await?;
         let before = releases.into_iter().rev();
-        let mut before = before.filter(|one| one.version < current.version && one.outcome == Outcome::Live);
-        before
-            .next()
-            .ok_or_else(|| invalid(format!("{} has no live release before {}", self.app, current.version)))
+        // What runs what runs now is no way back.
+        let differs =
+            |one: &Release| one.image.reference != current.image.reference || one.config != current.config;
+        let mut before = before
+            .filter(|one| one.version < current.version && one.outcome == Outcome::Live && differs(one));
+        before.next().ok_or_else(|| {
+            invalid(format!(
+                "{} has no live release before {} that differs from it; see: berth releases {0}",
+                self.app, current.version
+            ))
+        })
     }
 
     async fn new_image(&self, app: &App, new: NewImage) -> Result<ReleaseVersion, ApiError> {
@@ -166,10 +255,15 @@ impl Work {
                 self.detail(format!("app.json scales {process} to {quantity}")).await;
             }
         }
+        let (config, secrets) = self.platform.config_and_secrets_of(&self.app).await?;
         let parts = Parts {
             image: new.image,
-            config: self.platform.config_of(&self.app).await?,
+            config,
+            secrets,
             checks: new.checks,
+            cron: new.cron,
+            formation: formation.clone(),
+            max_parallel: new.max_parallel,
             git_rev: new.git_rev,
             now_ms: now_ms(),
             by: self.by.clone(),
@@ -177,14 +271,32 @@ impl Work {
         };
         let release = self.add(parts).await?;
         // As with Dokku: who pushes to a stopped app wants it to run.
-        let app = self
-            .platform
-            .update_app(&self.app, |app| app.stopped = false)
-            .await
-            .map(|_| App { stopped: false, ..app.clone() })?;
-        let version = self.replace_all(&app, release, Some(formation)).await?;
-        let app = self.app().await?;
+        let scaled_by_code = !new.formation.0.is_empty();
+        let runs = |app: &mut App| {
+            app.stopped = false;
+            app.processes.stopped.clear();
+        };
+        self.platform.update_app(&self.app, runs).await?;
+        let mut app = app.clone();
+        runs(&mut app);
+        let version = self.replace_all(&app, release, Some(formation), Kind::Push).await?;
+        let ruled = |app: &mut App| app.processes.scaled_by_code = scaled_by_code;
+        let app = self.platform.update_app(&self.app, ruled).await?;
         let plan = self.platform.deploys().plan(&self.app);
+        if let Some(canary) = plan.canary.as_ref().filter(|canary| canary.release == version) {
+            let text = format!(
+                "{version} is on trial with {} % of the requests; {} serves the rest",
+                canary.percent,
+                app.current.map_or_else(String::new, |current| current.to_string())
+            );
+            say(&self.progress, Progress::Section { text }).await;
+            self.detail(format!(
+                "to go on: berth deploy:promote {0}, deploy:canary {0} 50, or deploy:abort {0}",
+                self.app
+            ))
+            .await;
+            return Ok(version);
+        }
         if plan.serving().any(|(_, planned)| planned.spec.process.is_web()) {
             say(&self.progress, Progress::Section { text: "Application deployed:".to_owned() }).await;
             for url in self.platform.urls(&app).await? {
@@ -199,56 +311,179 @@ impl Work {
     }
 
     /// All containers of `release` instead of all that serve.
+    async fn whole(&self, app: &App, release: Release, formation: Option<Formation>) -> Goal {
+        let counts = formation.clone().unwrap_or_else(|| app.formation.clone());
+        let start =
+            if app.stopped { Vec::new() } else { release::slots(&release.image, &app.running(&counts)) };
+        let plan = self.platform.deploys().plan(&self.app);
+        let version = release.version;
+        self.step(format!("Deploying {} {version}{}", self.app, summary(&start))).await;
+        let mut goal = Goal::new(&format!("deploy of {version}"), release);
+        goal.makes_release = true;
+        goal.start = start;
+        goal.retire = ids(plan.in_service());
+        goal.formation = formation;
+        goal.trial = TrialEnd::Over;
+        goal.keeps_warm = app.deploy.strategy == Strategy::BlueGreen;
+        if let Some(canary) = plan.canary.as_ref().filter(|canary| canary.release != version) {
+            let reason = format!("{version} was deployed before it was promoted");
+            goal.ends.push((canary.release, Outcome::Failed { reason }));
+        }
+        goal
+    }
+
+    /// Gives `release` what it asks for: the whole app, or a share on trial.
     async fn replace_all(
         &self,
         app: &App,
         release: Release,
         formation: Option<Formation>,
+        kind: Kind,
     ) -> Result<ReleaseVersion, ApiError> {
-        let from_push = formation.is_some();
-        let counts = formation.clone().unwrap_or_else(|| app.formation.clone());
-        let start = if app.stopped { Vec::new() } else { release::slots(&release.image, &counts) };
-        let plan = self.platform.deploys().plan(&self.app);
         let version = release.version;
-        self.step(format!("Deploying {} {version}{}", self.app, summary(&start))).await;
-        let goal = Goal {
-            title: format!("deploy of {version}"),
-            makes_release: true,
-            resumes: !from_push,
-            release_task: from_push,
-            start,
-            retire: ids(plan.serving()),
-            formation,
-            release,
+        let counts = formation.clone().unwrap_or_else(|| app.formation.clone());
+        let percent = self.on_trial(app, &release, &counts, kind).await;
+        let mut goal = match percent {
+            Some(percent) => self.begin_trial(app, release, formation, percent).await,
+            None => self.whole(app, release, formation).await,
         };
+        goal.release_task = kind == Kind::Push;
+        goal.resumes = kind != Kind::Push;
+        goal.restores_config = kind == Kind::Rollback { keep_config: false } && percent.is_none();
+        goal.takes_up = matches!(kind, Kind::Rollback { .. });
+        let going =
+            app.current.filter(|_| percent.is_none() && app.deploy.rolls_back() && !goal.start.is_empty());
+        if let Some(back_to) = going.filter(|_| !matches!(kind, Kind::Rollback { .. })) {
+            goal.watch = Some(self.watch(app, version, back_to));
+        }
+        if kind == Kind::Push && percent.is_none() {
+            self.about_volumes(app, &goal).await;
+        }
         self.carry_out(app, goal).await?;
         Ok(version)
     }
 
-    async fn restart(&self, app: &App, process: Option<ProcessType>) -> Result<ReleaseVersion, ApiError> {
-        let release = self.deployed(app).await?;
+    /// How a release is watched after its switch.
+    pub(super) fn watch(&self, app: &App, release: ReleaseVersion, back_to: ReleaseVersion) -> (Watch, u32) {
+        let lately = self.platform.traffic().of(&self.app, now_ms() / 1000);
+        let (mut requests, mut errors) = (0_u64, 0_u64);
+        for point in &lately.seconds {
+            requests = requests.saturating_add(point.requests);
+            errors = errors.saturating_add(point.server_error);
+        }
+        let before = errors.saturating_mul(100).checked_div(requests).unwrap_or(0);
+        let before_percent = u32::try_from(before).unwrap_or(100);
+        (Watch { release, back_to, until_ms: 0, before_percent }, app.deploy.window_secs())
+    }
+
+    /// What the pusher should know of directories that old and new containers share.
+    async fn about_volumes(&self, app: &App, goal: &Goal) {
+        if goal.retire.is_empty() || !release::writes_to_the_node(app) {
+            return;
+        }
+        let targets = app.mounts.iter().filter(|mount| !mount.read_only).map(|mount| mount.target.as_str());
+        let targets = targets.collect::<Vec<_>>().join(", ");
+        if release::stops_first(app, &goal.release.config, &ProcessType::web()) {
+            return; // it is said when it is done
+        }
+        let text = format!(
+            "{targets} is written to by old and new containers side by side until the old ones are gone; if they \
+             cannot share it: berth deploy:set {} volumes stop-first",
+            self.app
+        );
+        self.detail(text).await;
+    }
+
+    /// The share that `release` is to be tried with, if it is to be tried. Who asked for a trial that cannot be is told so.
+    async fn on_trial(&self, app: &App, release: &Release, counts: &Formation, kind: Kind) -> Option<u8> {
+        let plan = self.platform.deploys().plan(&self.app);
+        let rollback = matches!(kind, Kind::Rollback { .. });
+        let going_on = plan.canary.as_ref().map(|canary| canary.percent).filter(|_| !rollback);
+        let by_strategy = (app.deploy.strategy == Strategy::Canary && !rollback)
+            .then(|| app.deploy.canary_percent.unwrap_or(DEFAULT_CANARY_PERCENT));
+        let percent = app.deploy.next_canary.or(going_on).or(by_strategy)?;
+        let why = no_trial(app, &plan, release, counts);
+        let Some(why) = why else { return Some(percent) };
+        let text = format!("no canary: {why}; all of it is deployed at once");
+        say(&self.progress, Progress::Warning { text }).await;
+        None
+    }
+
+    /// Some `web` of `release` beside what serves.
+    async fn begin_trial(
+        &self,
+        app: &App,
+        release: Release,
+        formation: Option<Formation>,
+        percent: u8,
+    ) -> Goal {
+        let counts = formation.clone().unwrap_or_else(|| app.formation.clone());
+        let start = super::canary::slots(&release, &counts, percent);
+        let plan = self.platform.deploys().plan(&self.app);
+        let version = release.version;
+        self.step(format!(
+            "Deploying {} {version} as a canary with {percent} %{}",
+            self.app,
+            summary(&start)
+        ))
+        .await;
+        let mut goal = Goal::new(&format!("canary of {version}"), release);
+        goal.makes_release = true;
+        goal.start = start;
+        goal.retire = ids(plan.on_trial());
+        if let Some(canary) = &plan.canary {
+            let reason = format!("{version} took its place on trial");
+            goal.ends.push((canary.release, Outcome::Failed { reason }));
+        }
+        goal.trial = TrialEnd::Begin(Canary { release: version, percent, formation, since_ms: now_ms() });
+        goal
+    }
+
+    async fn restart(
+        &self,
+        process: Option<ProcessType>,
+        ordinal: Option<u32>,
+    ) -> Result<ReleaseVersion, ApiError> {
+        let release = self.deployed(&self.app().await?).await?;
         if let Some(process) = &process
             && !release.image.processes.contains_key(process)
         {
             return Err(no_such_process(&self.app, &release, process));
         }
-        let chosen = |one: &ProcessType| process.as_ref().is_none_or(|process| process == one);
-        self.platform.update_app(&self.app, |app| app.stopped = false).await?;
+        let chosen = |one: &ProcessType, number: u32| {
+            process.as_ref().is_none_or(|process| process == one)
+                && ordinal.is_none_or(|ordinal| ordinal == number)
+        };
+        let app = self
+            .platform
+            .update_app(&self.app, |app| match &process {
+                None => app.stopped = false,
+                Some(process) => run_only(app, process),
+            })
+            .await?;
+        // `config:set --no-restart` leaves the config to the next restart; a release has one config, so to one of all types.
+        let (config, secrets) = self.platform.config_and_secrets_of(&self.app).await?;
+        if process.is_none() && (config != release.config || secrets.files != release.secrets.files) {
+            let parts = self.parts_of(&release, "Restart with new config vars".to_owned()).await?;
+            let release = self.add(parts).await?;
+            return self.replace_all(&app, release, None, Kind::Config).await;
+        }
         let plan = self.platform.deploys().plan(&self.app);
         let version = release.version;
-        let mut start = release::slots(&release.image, &app.formation);
-        start.retain(|(process, _)| chosen(process));
-        let goal = Goal {
-            title: "restart".to_owned(),
-            makes_release: false,
-            resumes: true,
-            release_task: false,
-            start,
-            retire: ids(plan.serving().filter(|(_, planned)| chosen(&planned.spec.process))),
-            formation: None,
-            release,
-        };
-        self.carry_out(app, goal).await?;
+        let mut start = release::slots(&release.image, &app.running(&app.formation));
+        start.retain(|(process, number)| chosen(process, *number));
+        if let (Some(process), Some(ordinal), true) = (&process, ordinal, start.is_empty()) {
+            let count = app.formation.0.get(process).copied().unwrap_or(0);
+            return Err(invalid(format!(
+                "there is no {process}.{ordinal}: {} runs {process}={count}",
+                self.app
+            )));
+        }
+        let mut goal = Goal::new("restart", release);
+        goal.start = start;
+        goal.retire =
+            ids(plan.serving().filter(|(_, planned)| chosen(&planned.spec.process, planned.spec.ordinal)));
+        self.carry_out(&app, goal).await?;
         Ok(version)
     }
 
@@ -275,8 +510,27 @@ impl Work {
                 return Err(no_such_process(&self.app, release, process));
             }
         }
+        if app.processes.scaled_by_code
+            && counts.0.iter().any(|(one, count)| app.formation.0.get(one) != Some(count))
+        {
+            return Err(invalid(format!(
+                "App {} contains an app.json file with a formation key and cannot be manually scaled: change \
+                 formation.TYPE.quantity there and push, or take it out",
+                self.app
+            )));
+        }
+        let started: Vec<_> = counts.0.keys().cloned().collect();
         let mut formation = app.formation.clone();
-        formation.0.extend(counts.0);
+        formation.0.extend(counts.0.clone());
+        let deploys = self.platform.deploys();
+        if deploys.plan(&self.app).canary.is_some() {
+            if formation.0.get(&ProcessType::web()) == Some(&0) {
+                self.abort(Some("web was scaled to 0")).await?;
+            } else {
+                // The canary is promoted with these counts.
+                deploys.step(&self.platform, &self.app, |plan| plan.rescale_trial(&counts)).await?;
+            }
+        }
         if formation.0.get(&ProcessType::web()) == Some(&0) {
             self.platform.update_app(&self.app, |app| app.proxy.asleep = false).await?;
         }
@@ -284,22 +538,20 @@ impl Work {
             self.platform.update_app(&self.app, |app| app.formation = formation.clone()).await?;
             return Ok(());
         };
-        let wanted: BTreeSet<Slot> = release::slots(&release.image, &formation).into_iter().collect();
+        // Who says how many of a stopped type run wants them to run.
+        let runs = |app: &mut App| app.processes.stopped.retain(|stopped| !started.contains(stopped));
+        let app = self.platform.update_app(&self.app, runs).await?;
+        let running = app.running(&formation);
+        let wanted: BTreeSet<Slot> = release::slots(&release.image, &running).into_iter().collect();
         let plan = self.platform.deploys().plan(&self.app);
         let slot = |planned: &Planned| (planned.spec.process.clone(), planned.spec.ordinal);
         let filled: BTreeSet<Slot> = plan.serving().map(|(_, planned)| slot(planned)).collect();
-        let mut start = release::slots(&release.image, &formation);
+        let mut start = release::slots(&release.image, &running);
         start.retain(|slot| !filled.contains(slot));
-        let goal = Goal {
-            title: "scaling".to_owned(),
-            makes_release: false,
-            resumes: true,
-            release_task: false,
-            start,
-            retire: ids(plan.serving().filter(|(_, planned)| !wanted.contains(&slot(planned)))),
-            formation: Some(formation),
-            release,
-        };
+        let mut goal = Goal::new("scaling", release);
+        goal.start = start;
+        goal.retire = ids(plan.serving().filter(|(_, planned)| !wanted.contains(&slot(planned))));
+        goal.formation = Some(formation);
         self.carry_out(&app, goal).await
     }
 
@@ -307,27 +559,29 @@ impl Work {
     pub(super) async fn stop(&self, process: Option<ProcessType>) -> Result<(), ApiError> {
         let app = self.app().await?;
         let release = self.deployed(&app).await?;
+        if let Some(process) = &process
+            && !release.image.processes.contains_key(process)
+        {
+            return Err(no_such_process(&self.app, &release, process));
+        }
         let whole = process.is_none();
         let web = process.as_ref().is_none_or(ProcessType::is_web);
+        if web && self.platform.deploys().plan(&self.app).canary.is_some() {
+            self.abort(Some("the app was stopped")).await?;
+        }
         let stop = |app: &mut App| {
             app.stopped |= whole;
+            app.processes.stopped.extend(process.clone());
             app.proxy.asleep &= !web; // who stops it does not want it to be woken
         };
         self.platform.update_app(&self.app, stop).await?;
         let chosen = |one: &ProcessType| process.as_ref().is_none_or(|process| process == one);
         let plan = self.platform.deploys().plan(&self.app);
         let retire = ids(plan.serving().filter(|(_, planned)| chosen(&planned.spec.process)));
-        let wait = release::wait_to_retire(&release.config) + app.stop.grace_secs + 10;
-        let goal = Goal {
-            title: "stop".to_owned(),
-            makes_release: false,
-            resumes: true,
-            release_task: false,
-            start: Vec::new(),
-            retire: retire.clone(),
-            formation: None,
-            release,
-        };
+        let graces = release.image.processes.keys().map(|process| app.stop_of(process).grace_secs);
+        let wait = release::wait_to_retire(&app, &release.config) + graces.max().unwrap_or(0) + 10;
+        let mut goal = Goal::new("stop", release);
+        goal.retire = retire.clone();
         self.carry_out(&app, goal).await?;
         if !until_gone(&self.platform, &retire, Duration::from_secs(u64::from(wait))).await {
             let text = "some containers are still stopping; see them with: berth ps:report".to_owned();
@@ -336,28 +590,60 @@ impl Work {
         Ok(())
     }
 
-    /// Starts what is to run and does not.
+    /// Starts what is to run and does not, also what was stopped: of one type, or everything.
     pub(super) async fn start(&self, process: Option<ProcessType>) -> Result<(), ApiError> {
-        let app = self.platform.update_app(&self.app, |app| app.stopped = false).await?;
-        let Some(release) = self.current(&app).await? else { return Ok(()) };
-        let plan = self.platform.deploys().plan(&self.app);
-        let filled: BTreeSet<Slot> =
-            plan.serving().map(|(_, planned)| (planned.spec.process.clone(), planned.spec.ordinal)).collect();
-        let mut start = release::slots(&release.image, &app.formation);
-        start.retain(|slot| {
-            !filled.contains(slot) && process.as_ref().is_none_or(|process| *process == slot.0)
-        });
-        let goal = Goal {
-            title: "start".to_owned(),
-            makes_release: false,
-            resumes: true,
-            release_task: false,
-            start,
-            retire: BTreeSet::new(),
-            formation: None,
-            release,
+        let runs = |app: &mut App| match &process {
+            None => {
+                app.stopped = false;
+                app.processes.stopped.clear();
+            }
+            Some(process) => run_only(app, process),
         };
-        self.carry_out(&app, goal).await
+        let app = self.app().await?;
+        if let (Some(process), Some(release)) = (&process, self.current(&app).await?)
+            && !release.image.processes.contains_key(process)
+        {
+            return Err(no_such_process(&self.app, &release, process));
+        }
+        let app = self.platform.update_app(&self.app, runs).await?;
+        self.fill(&app, process).await
+    }
+
+    /// Starts what is to run and does not; what was stopped stays so.
+    pub(super) async fn restore(&self) -> Result<(), ApiError> {
+        let app = self.app().await?;
+        if app.stopped || app.proxy.asleep {
+            return Ok(());
+        }
+        self.fill(&app, None).await
+    }
+
+    /// Starts what is to run and does not: slots without a container, or with one that has ended for good.
+    async fn fill(&self, app: &App, process: Option<ProcessType>) -> Result<(), ApiError> {
+        let Some(release) = self.current(app).await? else { return Ok(()) };
+        let deploys = self.platform.deploys();
+        let plan = deploys.plan(&self.app);
+        let is_dead = |id: &ContainerId| {
+            let status = deploys.fleet().status(id);
+            matches!(
+                status.map(|status| status.state),
+                Some(ContainerState::Exited { .. } | ContainerState::Failed { .. })
+            )
+        };
+        let chosen = |one: &ProcessType| process.as_ref().is_none_or(|process| process == one);
+        let (dead, alive): (Vec<_>, Vec<_>) = plan.serving().partition(|(id, _)| is_dead(id));
+        let filled: BTreeSet<Slot> =
+            alive.iter().map(|(_, planned)| (planned.spec.process.clone(), planned.spec.ordinal)).collect();
+        let mut start = release::slots(&release.image, &app.running(&app.formation));
+        start.retain(|slot| !filled.contains(slot) && chosen(&slot.0));
+        let retire = ids(dead.into_iter().filter(|(_, planned)| chosen(&planned.spec.process)));
+        if start.is_empty() && retire.is_empty() {
+            return Ok(());
+        }
+        let mut goal = Goal::new("start", release);
+        goal.start = start;
+        goal.retire = retire;
+        self.carry_out(app, goal).await
     }
 
     /// Stops `web` until somebody asks for it.
@@ -366,16 +652,8 @@ impl Work {
         let app = self.platform.update_app(&self.app, |app| app.proxy.asleep = true).await?;
         let release = self.deployed(&app).await?;
         let plan = self.platform.deploys().plan(&self.app);
-        let goal = Goal {
-            title: "falling asleep".to_owned(),
-            makes_release: false,
-            resumes: true,
-            release_task: false,
-            start: Vec::new(),
-            retire: ids(plan.serving().filter(|(_, planned)| planned.spec.process.is_web())),
-            formation: None,
-            release,
-        };
+        let mut goal = Goal::new("falling asleep", release);
+        goal.retire = ids(plan.serving().filter(|(_, planned)| planned.spec.process.is_web()));
         self.carry_out(&app, goal).await
     }
 
@@ -387,169 +665,35 @@ impl Work {
         }
         self.start(Some(ProcessType::web())).await
     }
+}
 
-    async fn carry_out(&self, app: &App, goal: Goal) -> Result<(), ApiError> {
-        let release = goal.release.clone();
-        let operation = Operation {
-            release: release.version,
-            makes_release: goal.makes_release,
-            resumes: goal.resumes,
-            phase: Phase::Releasing,
-            retire: goal.retire.clone(),
-            formation: goal.formation.clone(),
-            title: goal.title.clone(),
-            wait_to_retire_secs: release::wait_to_retire(&release.config),
-        };
-        self.platform.deploys().step(&self.platform, &self.app, |plan| plan.begin(operation)).await?;
-        match self.up_to_swap(app, &goal).await {
-            Ok(()) => self.conclude().await,
-            Err(error) => {
-                self.take_back(&error.message).await?;
-                Err(error)
-            }
-        }
+/// Lets one process type run; of an app that is stopped, the others stay so.
+fn run_only(app: &mut App, process: &ProcessType) {
+    if app.stopped {
+        app.processes.stopped.extend(app.formation.0.keys().cloned());
+        app.stopped = false;
     }
+    app.processes.stopped.remove(process);
+}
 
-    async fn up_to_swap(&self, app: &App, goal: &Goal) -> Result<(), ApiError> {
-        self.platform.deploys().refresh_kept(&self.platform, &self.app).await?;
-        if goal.release_task {
-            self.release_task(app, &goal.release).await?;
-        }
-        let specs = release::desire(app, &goal.release, &goal.start, unique)
-            .map_err(|error| invalid(error.to_string()))?;
-        let placement = self.place(&specs).await?;
-        let placed: Vec<(NodeName, ContainerSpec)> =
-            specs.iter().filter_map(|spec| Some((placement.get(&spec.id)?.clone(), spec.clone()))).collect();
-        let deploys = self.platform.deploys();
-        deploys.step(&self.platform, &self.app, |plan| plan.start(placed)).await?;
-        self.ready_then_swap(&specs).await
-    }
-
-    async fn ready_then_swap(&self, specs: &[ContainerSpec]) -> Result<(), ApiError> {
-        match until_ready(&self.platform, specs, &self.progress, &self.cancel).await {
-            Ok(()) => {}
-            Err(StartFailure::Other(error)) => return Err(error),
-            Err(StartFailure::Container(spec, reason)) => {
-                show_output(&self.platform, &spec, &self.progress).await;
-                return Err(failed(reason));
-            }
-        }
-        if self.cancel.is_cancelled() {
-            return Err(cancelled());
-        }
-        self.platform.deploys().step(&self.platform, &self.app, |plan| plan.swap(now_ms())).await?;
-        Ok(())
-    }
-
-    async fn release_task(&self, app: &App, release: &Release) -> Result<(), ApiError> {
-        let process = ProcessType::release();
-        let Some(run) = release.image.processes.get(&process) else { return Ok(()) };
-        if let Process::Command { argv } = run {
-            let command = argv.last().map_or("", String::as_str);
-            self.step(format!("Running the release task: {command}")).await;
-        }
-        let spec = release::one_off(app, release, &process, run.clone(), &unique());
-        let spec = spec.map_err(|error| invalid(error.to_string()))?;
-        task::run(&self.platform, "the release task", &spec, &self.progress, &self.cancel).await
-    }
-
-    /// Places new containers; waits a little for a first node to report.
-    async fn place(&self, specs: &[ContainerSpec]) -> Result<schedule::Placement, ApiError> {
-        let fleet = self.platform.deploys().fleet();
-        let mut changes = fleet.changes();
-        let limit = tokio::time::sleep(NODE_LIMIT);
-        tokio::pin!(limit);
-        loop {
-            changes.mark_unchanged();
-            let refusal = match schedule::place(specs, &self.nodes()) {
-                Ok(placement) => return Ok(placement),
-                Err(refusal) => refusal,
-            };
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = self.cancel.cancelled() => return Err(cancelled()),
-                () = &mut limit => return Err(unavailable(refusal.to_string())),
-            }
-        }
-    }
-
-    fn nodes(&self) -> schedule::Nodes {
-        let deploys = self.platform.deploys();
-        let known = deploys.fleet().nodes().into_iter().map(|view| {
-            let memory_mib = view.capacity.memory_mib;
-            (view.name, Node { alive: view.alive, memory_mib, placed: Vec::new() })
-        });
-        let mut nodes: schedule::Nodes = known.collect();
-        for (_, plan) in deploys.plans() {
-            for planned in plan.containers.values() {
-                if let Some(node) = nodes.get_mut(&planned.node) {
-                    node.placed.push(Placed::of(&planned.spec));
-                }
-            }
-        }
-        nodes
-    }
-
-    /// From the swap on: records and routes follow what the plan says. Every step may be done again.
-    pub(super) async fn conclude(&self) -> Result<(), ApiError> {
-        let deploys = self.platform.deploys();
-        let plan = deploys.plan(&self.app);
-        let Some(operation) = &plan.operation else { return Ok(()) };
-        if let Some(formation) = &operation.formation {
-            self.platform.update_app(&self.app, |app| app.formation = formation.clone()).await?;
-        }
-        if plan.serving().any(|(_, planned)| planned.spec.process.is_web()) {
-            self.platform.update_app(&self.app, |app| app.proxy.asleep = false).await?;
-        }
-        match follow::publish_routes(&self.platform).await? {
-            Some(revision) => {
-                if !until_served(&self.platform, revision).await {
-                    let text =
-                        "the proxy does not answer; it takes the new routes when it is back".to_owned();
-                    say(&self.progress, Progress::Warning { text }).await;
-                }
-            }
-            None => tracing::warn!(app = %self.app, "routes wait for nodes that have not reported yet"),
-        }
-        if operation.makes_release {
-            self.platform.conclude_release(&self.app, operation.release, &Outcome::Live).await?;
-        }
-        deploys.step(&self.platform, &self.app, AppPlan::finish).await?;
-        deploys.refresh_kept(&self.platform, &self.app).await
-    }
-
-    /// Before the swap: as if it had never begun, but for the release's record.
-    pub(super) async fn take_back(&self, reason: &str) -> Result<(), ApiError> {
-        let deploys = self.platform.deploys();
-        let operation = deploys.plan(&self.app).operation.clone();
-        deploys.step(&self.platform, &self.app, AppPlan::undo).await?;
-        if let Some(operation) = operation.filter(|operation| operation.makes_release) {
-            let outcome = Outcome::Failed { reason: reason.to_owned() };
-            self.platform.conclude_release(&self.app, operation.release, &outcome).await?;
-            deploys.refresh_kept(&self.platform, &self.app).await?;
-        }
-        Ok(())
-    }
-
-    /// Goes on with what an earlier life of the controller left.
-    pub(super) async fn resume(&self) -> Result<(), ApiError> {
-        let plan = self.platform.deploys().plan(&self.app);
-        let Some(operation) = &plan.operation else { return Ok(()) };
-        tracing::info!(app = %self.app, operation = %operation.title, phase = ?operation.phase, "left unfinished");
-        match operation.phase {
-            Phase::Swapped => self.conclude().await,
-            Phase::Starting if operation.resumes => {
-                let specs: Vec<_> = plan.new_ones().map(|(_, planned)| planned.spec.clone()).collect();
-                match self.ready_then_swap(&specs).await {
-                    Ok(()) => self.conclude().await,
-                    Err(error) => self.take_back(&error.message).await,
-                }
-            }
-            Phase::Releasing | Phase::Starting => {
-                let reason = format!("Berth was restarted during the {}; do it again", operation.title);
-                self.take_back(&reason).await
-            }
-        }
+/// Why a release cannot be tried beside what serves.
+fn no_trial(app: &App, plan: &AppPlan, release: &Release, counts: &Formation) -> Option<&'static str> {
+    let is_static = |run: Option<&Process>| matches!(run, Some(Process::Static(_)));
+    let web: Vec<_> = plan.serving().filter(|(_, planned)| planned.spec.process.is_web()).collect();
+    if app.stopped || web.is_empty() {
+        Some("no web of it serves yet")
+    } else if release::slots(&release.image, counts).iter().all(|(process, _)| !process.is_web()) {
+        Some("it is to run no web")
+    } else if is_static(release.image.processes.get(&ProcessType::web()))
+        || web.iter().any(|(_, planned)| is_static(Some(&planned.spec.run)))
+    {
+        Some("static sites have no containers to share requests among")
+    } else if release::stops_first(app, &release.config, &ProcessType::web()) {
+        Some(
+            "its old containers stop before the new ones start (checks:disable, or deploy:set volumes stop-first)",
+        )
+    } else {
+        None
     }
 }
 
@@ -560,7 +704,7 @@ fn no_such_process(app: &AppName, release: &Release, process: &ProcessType) -> A
 }
 
 /// ` (web=2 worker=1)`.
-fn summary(slots: &[Slot]) -> String {
+pub(super) fn summary(slots: &[Slot]) -> String {
     let mut counts: Vec<(&ProcessType, u32)> = Vec::new();
     for (process, _) in slots {
         match counts.last_mut() {
@@ -570,22 +714,4 @@ fn summary(slots: &[Slot]) -> String {
     }
     let parts: Vec<_> = counts.iter().map(|(process, count)| format!("{process}={count}")).collect();
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(" ")) }
-}
-
-/// Six lower-case letters and digits: one of 2 billion, under a name of app, process type and ordinal.
-fn unique() -> String {
-    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let random = crate::secrets::random::<8>().unwrap_or_else(|error| {
-        // Ids must differ from earlier ones, not be secret: the clock does.
-        let _ = internal("cannot draw a container id", &error);
-        now_ms().to_be_bytes()
-    });
-    let mut number = u64::from_be_bytes(random);
-    let mut text = String::new();
-    for _ in 0..6 {
-        let digit = usize::try_from(number % 36).unwrap_or(0);
-        text.push(char::from(DIGITS[digit]));
-        number /= 36;
-    }
-    text
 }

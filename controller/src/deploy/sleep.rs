@@ -94,5 +94,5 @@ fn may_sleep(platform: &Platform, app: &AppName, after_ms: u64) -> bool {
         }
         web += 1;
     }
-    web > 0 && plan.operation.is_none()
+    web > 0 && plan.operation.is_none() && plan.canary.is_none()
 }

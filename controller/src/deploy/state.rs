@@ -3,16 +3,16 @@
 //! In: the store at start, steps afterwards. Out: each app's [`AppPlan`], each node's [`Assignment`], and whose turn it is
 //! to change an app.
 
-use super::plan::{AppPlan, Role};
+use super::plan::{AppPlan, Planned, Role};
 use crate::Platform;
 use crate::errors::{internal, unavailable};
 use crate::nodes::Fleet;
 use crate::store::{Compare, Write};
 use berth_model::api::{ApiError, ErrorCode};
-use berth_model::image::ImageRef;
+use berth_model::image::{ImageRef, Process};
 use berth_model::node::Assignment;
 use berth_model::release::Outcome;
-use berth_model::{AppName, NodeName};
+use berth_model::{AppName, ContainerId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +35,9 @@ pub struct Deploys {
     cells: Mutex<BTreeMap<AppName, Arc<Cell>>>,
     loaded: std::sync::atomic::AtomicBool,
     pub(super) waking: super::sleep::Waking,
+    pub(super) drains: super::drain::Drains,
+    /// Containers of lost nodes, or of nodes that are being emptied, that have nowhere to go, and why.
+    waiting: Mutex<BTreeMap<ContainerId, String>>,
     /// Held while routes are computed and published, so that an older view never overwrites a newer one.
     pub(super) routing: tokio::sync::Mutex<()>,
 }
@@ -74,6 +77,8 @@ impl Deploys {
             let plain = plain.map_err(|error| internal("a plan does not open", &error))?;
             let plan: AppPlan = serde_json::from_slice(&plain)
                 .map_err(|error| internal(&format!("the plan of {app} cannot be read"), &error))?;
+            self.fleet.plan(plan.containers.iter().map(|(id, planned)| (id, Some(&planned.node))));
+            self.fleet.expect(plan.containers.values().map(|planned| planned.node.clone()));
             let cell = Cell { plan: Mutex::new(Arc::new(plan)), ..Cell::default() };
             lock(&self.cells).insert(app, Arc::new(cell));
         }
@@ -109,6 +114,12 @@ impl Deploys {
         cell.map(|cell| lock(&cell.plan).clone()).unwrap_or_default()
     }
 
+    /// Where this container is to be; `None` if it is in no plan.
+    #[must_use]
+    pub fn node_of(&self, container: &ContainerId) -> Option<NodeName> {
+        self.plans().into_iter().find_map(|(_, plan)| Some(plan.containers.get(container)?.node.clone()))
+    }
+
     /// Every app's plan.
     #[must_use]
     pub fn plans(&self) -> Vec<(AppName, Arc<AppPlan>)> {
@@ -133,7 +144,7 @@ impl Deploys {
             return Ok(new);
         }
         let key = plan_key(app);
-        let write = if new.containers.is_empty() && new.operation.is_none() {
+        let write = if new.is_empty() {
             Write::Delete(key)
         } else {
             let plain =
@@ -152,9 +163,31 @@ impl Deploys {
         if platform.store().txn(compare, vec![write]).await?.is_none() {
             return Err(crate::platform::PlatformError::NoSuchApp(app.clone()).into());
         }
+        self.fleet.plan(relocated(&old, &new));
         *lock(&cell.plan) = new.clone();
-        self.fleet.reassign(touched(&old, &new).into_iter());
+        let changed = changed(&old, &new);
+        if changed.iter().any(|planned| is_static(planned)) {
+            let nodes: BTreeSet<_> = self.fleet.nodes().into_iter().map(|node| node.name).collect();
+            self.fleet.reassign(nodes.iter().chain(changed.iter().map(|planned| &planned.node)));
+        } else {
+            let nodes: BTreeSet<_> = changed.iter().map(|planned| &planned.node).collect();
+            self.fleet.reassign(nodes.into_iter());
+        }
         Ok(new)
+    }
+
+    /// Why a container whose node is lost is not started elsewhere, if so.
+    #[must_use]
+    pub fn waits(&self, id: &ContainerId) -> Option<String> {
+        lock(&self.waiting).get(id).cloned()
+    }
+
+    /// Notes what has nowhere to go. Gives whether that is news.
+    pub(super) fn note_waiting(&self, waiting: BTreeMap<ContainerId, String>) -> bool {
+        let mut known = lock(&self.waiting);
+        let news = *known != waiting;
+        *known = waiting;
+        news
     }
 
     /// All that `node` is to run, under its current generation.
@@ -168,7 +201,9 @@ impl Deploys {
         let mut keep = BTreeSet::new();
         for cell in cells {
             let plan = lock(&cell.plan).clone();
-            let mine = plan.containers.iter().filter(|(_, planned)| planned.node == *node);
+            // Every node has the files of static sites: its own proxy serves them.
+            let mine =
+                plan.containers.iter().filter(|(_, planned)| planned.node == *node || is_static(planned));
             containers.extend(mine.map(|(id, planned)| (id.clone(), planned.spec.clone())));
             keep.extend(lock(&cell.kept).iter().cloned());
         }
@@ -208,17 +243,30 @@ impl Deploys {
 
     /// Apps that have containers on their way out.
     pub(super) fn retiring(&self) -> Vec<(AppName, Arc<AppPlan>)> {
-        let retires =
-            |plan: &AppPlan| plan.with(|role| matches!(role, Role::Retiring { .. })).next().is_some();
+        let goes = |role| matches!(role, Role::Retiring { .. } | Role::Warm { .. });
+        let retires = |plan: &AppPlan| plan.with(goes).next().is_some();
         self.plans().into_iter().filter(|(_, plan)| retires(plan)).collect()
     }
 }
 
-/// The nodes whose orders differ between two plans.
-fn touched<'a>(old: &'a AppPlan, new: &'a AppPlan) -> BTreeSet<&'a NodeName> {
+/// Where containers are to be that were not there before; `None` for those that are wanted no more.
+fn relocated<'a>(
+    old: &'a AppPlan,
+    new: &'a AppPlan,
+) -> impl Iterator<Item = (&'a ContainerId, Option<&'a NodeName>)> {
+    let gone = old.containers.keys().filter(|id| !new.containers.contains_key(*id)).map(|id| (id, None));
+    gone.chain(new.containers.iter().map(|(id, planned)| (id, Some(&planned.node))))
+}
+
+fn is_static(planned: &Planned) -> bool {
+    matches!(planned.spec.run, Process::Static(_))
+}
+
+/// What is in one of two plans only.
+fn changed<'a>(old: &'a AppPlan, new: &'a AppPlan) -> Vec<&'a Planned> {
     let gone = old.containers.iter().filter(|(id, _)| !new.containers.contains_key(*id));
     let come = new.containers.iter().filter(|(id, _)| !old.containers.contains_key(*id));
-    gone.chain(come).map(|(_, planned)| &planned.node).collect()
+    gone.chain(come).map(|(_, planned)| planned).collect()
 }
 
 /// What an operation that was told to stop answers.

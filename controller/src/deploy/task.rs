@@ -4,21 +4,24 @@
 //! In: the spec of a one-off container. Out: its output line by line, and its exit code.
 
 use super::state::cancelled;
-use super::watching::agent;
 use crate::Platform;
 use crate::errors::{failed, from_agent, internal, invalid, unavailable};
 use crate::platform::{ProgressSender, say};
 use crate::release;
+use crate::runs::{self, Order};
 use crate::secrets;
 use berth_model::api::{ApiError, Progress};
 use berth_model::app_json::Scripts;
 use berth_model::container::ContainerSpec;
 use berth_model::image::Process;
+use berth_model::run::RunKind;
 use berth_model::{AppName, ProcessType, ReleaseVersion};
 use berth_wire::{Frame, read_frame, write_frame};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+/// Longest a task may take, in seconds.
+const LIMIT_SECS: u32 = 3600;
 /// Longest line shown whole, in bytes.
 const LONGEST_LINE: usize = 8192;
 
@@ -64,7 +67,7 @@ async fn postdeploy(
     let unique = secrets::random::<8>().map_err(|error| internal("cannot name a container", &error))?;
     let spec = release::one_off(&app, &release, &process, run, &hex::encode(unique));
     let spec = spec.map_err(|error| invalid(error.to_string()))?;
-    self::run(platform, "the postdeploy script", &spec, progress, cancel).await
+    self::run(platform, "the postdeploy script", &spec, &release.by, progress, cancel).await
 }
 
 /// Runs it; `what` it is, is for messages. Dropping this future, or `cancel`, ends the container.
@@ -72,21 +75,36 @@ pub(super) async fn run(
     platform: &Platform,
     what: &str,
     spec: &ContainerSpec,
+    by: &str,
     progress: &ProgressSender,
     cancel: &CancellationToken,
 ) -> Result<(), ApiError> {
-    let mut stream = agent(platform).upgrade("/v1/run").await.map_err(from_agent)?;
+    platform.until_a_node_reports().await;
+    let attached = known(platform, spec, by, cancel).await?;
+    let mut stream = platform.agent_of(attached.node()).upgrade("/v1/run").await.map_err(from_agent)?;
     let start = serde_json::to_vec(&json!({ "spec": spec, "tty": null }));
     let start = start.map_err(|error| internal(&format!("cannot describe {what}"), &error))?;
     let broke = |error: berth_wire::FrameError| unavailable(format!("the stream of {what} broke: {error}"));
     write_frame(&mut stream, &Frame::Start(start)).await.map_err(broke)?;
     write_frame(&mut stream, &Frame::StdinEnd).await.map_err(broke)?;
     let (mut out, mut err) = (LineSplitter::default(), LineSplitter::default());
+    let over = attached.over();
+    let lost = platform.deploys().fleet().until_lost(attached.node());
+    tokio::pin!(over, lost);
     loop {
         // `read_frame` is not cancel-safe, but after `cancel` nothing is read any more.
         let frame = tokio::select! {
             frame = read_frame(&mut stream) => frame.map_err(broke)?,
             () = cancel.cancelled() => return Err(cancelled()),
+            () = attached.cancel.cancelled() => {
+                let why = attached.stopped().unwrap_or_else(|| "nobody waits for it".to_owned());
+                return Err(failed(format!("{what} was ended: {why}")));
+            }
+            why = &mut over => return Err(failed(format!("{what} was ended: {why}"))),
+            () = &mut lost => {
+                let node = attached.node();
+                return Err(unavailable(format!("node {node} was lost while {what} ran there")));
+            }
         };
         match frame {
             Some(Frame::Stdout(bytes)) => show(progress, out.push(&bytes)).await,
@@ -105,6 +123,23 @@ pub(super) async fn run(
             None => return Err(unavailable(format!("the node's agent broke off {what}"))),
         }
     }
+}
+
+/// While it runs, `run:list` shows it and `run:stop` ends it.
+async fn known(
+    platform: &Platform,
+    spec: &ContainerSpec,
+    by: &str,
+    cancel: &CancellationToken,
+) -> Result<runs::Attached, ApiError> {
+    let argv = match &spec.run {
+        Process::Command { argv } => argv.clone(),
+        Process::Static(_) => Vec::new(),
+    };
+    let kind = if spec.process.is_release() { RunKind::Release } else { RunKind::Postdeploy };
+    let command = argv.last().cloned().unwrap_or_default();
+    let order = Order { kind, command, ttl_secs: Some(LIMIT_SECS), ..Order::typed(argv, by) };
+    runs::attach(platform, spec, &order, cancel).await
 }
 
 async fn show(progress: &ProgressSender, lines: Vec<String>) {

@@ -4,16 +4,20 @@
 
 use crate::Platform;
 use crate::deploy::state::cancelled;
+use crate::errors::unavailable;
 use crate::platform::{ProgressSender, say};
 use berth_model::api::{ApiError, Progress};
 use berth_model::container::{ContainerSpec, ContainerState, Exit, LogLine};
-use berth_wire::{Client, Endpoint};
+use berth_model::image::Process;
+use berth_model::{AppName, ContainerId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Longest time for fetching an image, starting and all checks together. Checks have shorter limits of their own.
 const START_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long nodes may take to fetch the files of a static site; those that have them not by then answer 503 until they do.
+const COPIES_LIMIT: Duration = Duration::from_secs(60);
 /// How long proxies are waited for. Requests are answered meanwhile, by the old containers.
 const ROUTES_LIMIT: Duration = Duration::from_secs(10);
 /// How much of a failed container's output is shown.
@@ -28,28 +32,47 @@ pub(super) enum StartFailure {
     Other(ApiError),
 }
 
-/// Waits until all are ready.
+/// Waits until all that the operation has made are ready; says so of those that are not in `said` yet. Those whose node is
+/// lost meanwhile are started elsewhere, and waited for there.
 pub(super) async fn until_ready(
     platform: &Platform,
-    specs: &[ContainerSpec],
+    app: &AppName,
+    said: &mut BTreeSet<ContainerId>,
     progress: &ProgressSender,
     cancel: &CancellationToken,
 ) -> Result<(), StartFailure> {
     let fleet = platform.deploys().fleet();
     let mut changes = fleet.changes();
-    let mut ready = BTreeSet::new();
     let limit = tokio::time::sleep(START_LIMIT);
-    tokio::pin!(limit);
+    let copies = tokio::time::sleep(COPIES_LIMIT);
+    tokio::pin!(limit, copies);
     loop {
         changes.mark_unchanged();
         let mut waiting = None;
-        for spec in specs {
+        let plan = platform.deploys().plan(app);
+        for (_, planned) in plan.new_ones() {
+            let spec = &planned.spec;
+            let name = format!("{}.{}", spec.process, spec.ordinal);
+            if fleet.is_lost(&planned.node) {
+                if let Some(why) = platform.deploys().waits(&spec.id) {
+                    let reason = format!("node {} was lost before {name} was ready: {why}", planned.node);
+                    return Err(StartFailure::Other(unavailable(reason)));
+                }
+                waiting = waiting.or(Some(spec));
+                continue;
+            }
             let status = fleet.status(&spec.id);
             let advice = status.as_ref().and_then(|status| status.advice.clone());
             match judge(status.map(|status| status.state)) {
+                Verdict::Ready
+                    if matches!(spec.run, Process::Static(_))
+                        && !copies.is_elapsed()
+                        && !fleet.is_ready_everywhere(&spec.id) =>
+                {
+                    waiting = waiting.or(Some(spec));
+                }
                 Verdict::Ready => {
-                    if ready.insert(&spec.id) {
-                        let name = format!("{}.{}", spec.process, spec.ordinal);
+                    if said.insert(spec.id.clone()) {
                         let text = if advice.is_some() { "runs" } else { "is ready" };
                         say(progress, Progress::Detail { text: format!("{name} {text}") }).await;
                         if let Some(advice) = advice {
@@ -59,8 +82,7 @@ pub(super) async fn until_ready(
                 }
                 Verdict::Waiting => waiting = waiting.or(Some(spec)),
                 Verdict::Failed(reason) => {
-                    let reason = format!("{}.{} {reason}", spec.process, spec.ordinal);
-                    return Err(StartFailure::Container(Box::new(spec.clone()), reason));
+                    return Err(StartFailure::Container(Box::new(spec.clone()), format!("{name} {reason}")));
                 }
             }
         }
@@ -68,6 +90,7 @@ pub(super) async fn until_ready(
         tokio::select! {
             _ = changes.changed() => {}
             () = cancel.cancelled() => return Err(StartFailure::Other(cancelled())),
+            () = &mut copies, if !copies.is_elapsed() => {}
             () = &mut limit => {
                 let minutes = START_LIMIT.as_secs() / 60;
                 let reason = format!(
@@ -128,27 +151,18 @@ pub(super) async fn until_served(platform: &Platform, revision: u64) -> bool {
 }
 
 /// Waits until no node has these containers any more, at most `limit`.
-pub(super) async fn until_gone(
-    platform: &Platform,
-    gone: &BTreeSet<berth_model::ContainerId>,
-    limit: Duration,
-) -> bool {
+pub(super) async fn until_gone(platform: &Platform, gone: &BTreeSet<ContainerId>, limit: Duration) -> bool {
     let fleet = platform.deploys().fleet();
     let mut changes = fleet.changes();
     let wait = async {
         loop {
             changes.mark_unchanged();
-            if gone.iter().all(|id| fleet.status(id).is_none()) || changes.changed().await.is_err() {
+            if gone.iter().all(|id| fleet.is_gone(id)) || changes.changed().await.is_err() {
                 return;
             }
         }
     };
     tokio::time::timeout(limit, wait).await.is_ok()
-}
-
-/// The agent of this machine.
-pub(super) fn agent(platform: &Platform) -> Client {
-    Client::new(Endpoint::Unix(platform.options().agent_socket()))
 }
 
 /// Shows the last output of a container, between two lines that say whose it is.
@@ -158,7 +172,7 @@ pub(super) async fn show_output(platform: &Platform, spec: &ContainerSpec, progr
     let fetch = async {
         let path =
             format!("/v1/logs?app={}&container={}&lines={OUTPUT_LINES}&follow=false", spec.app, spec.id);
-        let mut lines = agent(platform).lines(http::Method::GET, &path, None::<&()>).await?;
+        let mut lines = platform.agent_with(&spec.id).lines(http::Method::GET, &path, None::<&()>).await?;
         while let Some(line) = lines.next::<LogLine>().await? {
             say(progress, Progress::Detail { text: line.text }).await;
         }

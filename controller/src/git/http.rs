@@ -7,7 +7,7 @@ use super::process::Group;
 use super::push::{self, Pushes, Ticket};
 use super::repository::{self, Service};
 use crate::Platform;
-use crate::api::Caller;
+use crate::api::{Caller, Origin};
 use crate::errors::{internal, invalid};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -94,7 +94,7 @@ async fn refs(
         invalid("only git's smart protocol is spoken here; a git of the last ten years does so by itself")
     })?;
     let app = open(&platform, &path, service).await?;
-    let ticket = pushes.begin(&app, &caller.0)?;
+    let ticket = pushes.begin(&app, &caller.0, "")?;
     let flags = ["--stateless-rpc", "--advertise-refs"];
     let mut command = repository::serving(&platform, &app, service, &flags, Some(ticket.id()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -152,7 +152,8 @@ async fn rpc(
         Some(_) => return Err(invalid("the request's Content-Encoding must be gzip or nothing").into()),
     };
     let app = open(&platform, path, service).await?;
-    let ticket = pushes.begin(&app, &caller.0)?;
+    let from = request.extensions().get::<Origin>().map(|origin| origin.0.clone()).unwrap_or_default();
+    let ticket = pushes.begin(&app, &caller.0, &from)?;
     let mut command = repository::serving(&platform, &app, service, &["--stateless-rpc"], Some(ticket.id()));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let stay = pushes.enter(platform.options().repository_dir(&app));

@@ -11,8 +11,9 @@ use crate::build;
 use crate::build::history::{self, Order, Recording};
 use crate::deploy::task::after_deploy;
 use crate::deploy::{self, Change, NewImage};
-use crate::errors::{failed, internal, invalid};
-use crate::platform::{ProgressSender, say};
+use crate::errors::{failed, internal, invalid, not_found};
+use crate::events::Event;
+use crate::platform::{ProgressSender, lives, now_ms, say};
 use crate::secrets;
 use berth_model::AppName;
 use berth_model::api::{ApiError, Progress};
@@ -40,6 +41,7 @@ struct Inner {
 struct Push {
     app: AppName,
     by: String,
+    from: String,
     cancel: CancellationToken,
     /// Its turn, once it has deployed: kept until git has changed the ref, so that the next push sees that.
     turn: Option<Arc<tokio::sync::OwnedMutexGuard<()>>>,
@@ -101,11 +103,12 @@ impl Pushes {
         Stay { pushes: self.clone(), repository }
     }
 
-    /// Begins a push of `by` to `app`.
-    pub fn begin(&self, app: &AppName, by: &str) -> Result<Ticket, ApiError> {
+    /// Begins a push of `by`, who calls from `from`, to `app`.
+    pub fn begin(&self, app: &AppName, by: &str, from: &str) -> Result<Ticket, ApiError> {
         let id = secrets::random::<16>().map_err(|error| internal("cannot name a push", &error))?;
         let (id, cancel) = (hex::encode(id), CancellationToken::new());
-        let push = Push { app: app.clone(), by: by.to_owned(), cancel: cancel.clone(), turn: None };
+        let (by, from) = (by.to_owned(), from.to_owned());
+        let push = Push { app: app.clone(), by, from, cancel: cancel.clone(), turn: None };
         lock(&self.0.under_way).insert(id.clone(), push);
         Ok(Ticket { pushes: self.clone(), id, cancel })
     }
@@ -142,6 +145,11 @@ impl Pushes {
 /// Makes sure that `app` and its repository are there; a first push makes them.
 pub(super) async fn open(platform: &Platform, app: &AppName) -> Result<(), ApiError> {
     if platform.app(app).await?.is_none() {
+        if !platform.autocreation().await? {
+            return Err(not_found(format!(
+                "App {app} does not exist, and pushes make no apps here; make it with: berth apps:create {app}"
+            )));
+        }
         match platform.create_app(app).await {
             // Another push was faster.
             Ok(_) | Err(crate::platform::PlatformError::AppExists(_)) => {}
@@ -175,6 +183,16 @@ pub(super) async fn receive(
     let push = lock(&pushes.0.under_way).get(&question.push).cloned();
     let push = push.ok_or_else(|| invalid("no such push is under way"))?;
     let id = question.push.clone();
+    let text = refs::said(&question.updates);
+    let event = Event {
+        at_ms: now_ms(),
+        app: Some(push.app.clone()),
+        by: push.by.clone(),
+        from: push.from.clone(),
+        kind: "git.push".to_owned(),
+        text,
+    };
+    let begun = platform.events().begin(event).await;
     let work = decide(platform, pushes, &push, question, progress, cancel);
     let work = async {
         let turn = work.await?;
@@ -183,13 +201,15 @@ pub(super) async fn receive(
         }
         Ok(())
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = work => result,
         () = push.cancel.cancelled() => {
             cancel.cancel();
             Err(failed("the pusher went away"))
         }
-    }
+    };
+    begun.end(result.as_ref().map(drop).map_err(|error| error.message.clone()));
+    result
 }
 
 async fn decide(
@@ -279,6 +299,7 @@ pub(super) async fn deploy_commit(
     progress: &ProgressSender,
     cancel: &CancellationToken,
 ) -> Result<(), ApiError> {
+    lives::check_unlocked(&platform.existing_app(app).await?)?;
     let commit = source.commit.clone();
     let short = commit.get(..7).unwrap_or(&commit).to_owned();
     say(progress, Progress::Step { text: format!("Building {app} from {short}") }).await;
@@ -309,6 +330,8 @@ pub(super) async fn deploy_commit(
                 git_rev: Some(commit),
                 checks: built.checks,
                 formation: built.formation,
+                cron: built.cron,
+                max_parallel: built.max_parallel,
                 description: format!("Deploy {short}"),
             };
             let is_first = platform.existing_app(&app).await?.current.is_none();

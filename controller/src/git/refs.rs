@@ -31,6 +31,20 @@ impl Update {
     }
 }
 
+/// A push in a sentence: which refs it moves, the first few.
+#[must_use]
+pub fn said(updates: &[Update]) -> String {
+    let one = |update: &Update| match update.deletes() {
+        true => format!("deleted {}", update.short()),
+        false => format!("pushed {} ({})", update.short(), update.new.get(..7).unwrap_or(&update.new)),
+    };
+    let mut text = updates.iter().take(5).map(one).collect::<Vec<_>>().join(", ");
+    if updates.len() > 5 {
+        text.push_str(&format!(" and {} more", updates.len() - 5));
+    }
+    text
+}
+
 /// Whether this object id means "nothing".
 #[must_use]
 pub fn is_zero(id: &str) -> bool {

@@ -204,6 +204,64 @@ pub fn ensure(platform: &Platform, app: &AppName) -> Result<PathBuf, ApiError> {
     Ok(path)
 }
 
+/// Copies branches, tags and large files of one app's repository to another's; an app that was never pushed to has none.
+/// Blocks.
+pub(crate) fn copy(
+    platform: &Platform,
+    from: &AppName,
+    to: &AppName,
+    branch: Option<&str>,
+) -> Result<(), ApiError> {
+    let source = platform.options().repository_dir(from);
+    if !source.join("HEAD").exists() {
+        return Ok(());
+    }
+    let target = ensure(platform, to)?;
+    let what = format!("cannot copy the repository of {from}");
+    let mut command = plumbing(&target, &[]);
+    command.arg("-c").arg(format!("safe.directory={}", source.display()));
+    command.args(["-c", "protocol.file.allow=always"]);
+    command.args(["fetch", "--quiet", "--no-write-fetch-head", "--no-recurse-submodules", "--"]).arg(&source);
+    command.args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
+    let output = command.stdin(std::process::Stdio::null()).output();
+    let output = output.map_err(|error| internal(&what, &error))?;
+    if !output.status.success() {
+        return Err(failed(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    link_tree(&source.join("lfs"), &target.join("lfs")).map_err(|error| internal(&what, &error))?;
+    match branch {
+        Some(branch) => set_head(&target, branch),
+        None => Ok(()),
+    }
+}
+
+/// The same files under another directory; they are never written again, so no bytes are copied.
+fn link_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    for entry in entries {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()? {
+            kind if kind.is_dir() => link_tree(&entry.path(), &target)?,
+            kind if kind.is_file() => match fs::hard_link(entry.path(), &target) {
+                // An upload that ended meanwhile, or is there already.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::NotFound | std::io::ErrorKind::AlreadyExists
+                    ) => {}
+                linked => linked?,
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The object id a ref has now; `None` if there is no such ref.
 pub(super) fn current(repository: &Path, name: &str) -> Result<Option<String>, ApiError> {
     let wrong = |error: git2::Error| internal("cannot read the repository", &error);

@@ -37,6 +37,7 @@ pub(super) struct Context {
     pub(super) platform: Platform,
     pub(super) pushes: Pushes,
     pub(super) who: String,
+    pub(super) address: std::net::IpAddr,
     pub(super) handle: Handle,
 }
 
@@ -178,7 +179,8 @@ async fn git(context: &Context, service: Service, path: &str) -> Result<Started,
         context.platform.existing_app(&app).await.map_err(|error| error.to_string())?;
     }
     push::open(&context.platform, &app).await.map_err(|error| error.message)?;
-    let ticket = context.pushes.begin(&app, &context.who).map_err(|error| error.message)?;
+    let from = format!("ssh {}", context.address);
+    let ticket = context.pushes.begin(&app, &context.who, &from).map_err(|error| error.message)?;
     let mut command = repository::serving(&context.platform, &app, service, &[], Some(ticket.id()));
     piped(&mut command);
     let stay = context.pushes.enter(context.platform.options().repository_dir(&app));
@@ -225,6 +227,7 @@ fn cli(context: &Context, words: &[String], terminal: Option<&Wanted>) -> Result
     };
     command.arg("--data").arg(&options.data).arg("--ssh-session").args(words);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").env("BERTH_AS", &context.who);
+    command.env("BERTH_FROM", context.address.to_string());
     command.current_dir("/");
     let started = |group, terminal| Started { group, terminal, output_room: OUTPUT_ROOM, _ticket: None };
     let failed = |error: std::io::Error| format!("cannot start the command: {error}");

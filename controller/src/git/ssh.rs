@@ -7,8 +7,9 @@
 use super::push::Pushes;
 use super::session;
 use crate::Platform;
-use crate::secrets::{random, write_private};
+use crate::secrets::random;
 use anyhow::{Context, anyhow};
+use berth_wire::{accept_each, drain, write_private};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{HashAlg, PrivateKey, PublicKey};
@@ -21,7 +22,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Connections at once; more wait.
 const CONNECTIONS: usize = 512;
@@ -56,39 +56,24 @@ pub async fn serve(
         nodelay: true,
         ..server::Config::default()
     });
-    let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
-    loop {
-        let slot = slots.clone().acquire_owned().await.context("the semaphore is closed")?;
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely, which only others can free.
-                tracing::warn!(%error, "cannot accept an SSH connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (config, stop) = (config.clone(), stop.clone());
+    let serve = |(stream, address): (TcpStream, std::net::SocketAddr)| {
         let connection = Connection {
             platform: platform.clone(),
             pushes: pushes.clone(),
+            address: address.ip().to_canonical(),
             who: None,
             known: Arc::default(),
             sessions: Arc::new(Semaphore::new(SESSIONS)),
         };
-        tasks.spawn(async move {
-            let _slot = slot;
+        let (config, stop) = (config.clone(), stop.clone());
+        async move {
             if let Err(error) = serve_one(config, stream, connection, stop).await {
                 tracing::debug!(from = %address.ip(), %error, "an SSH connection ended");
             }
-        });
-    }
-    tasks.close();
-    let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
+        }
+    };
+    let tasks = accept_each(CONNECTIONS, &stop, || listener.accept(), serve).await;
+    drain(tasks, DRAIN).await;
     Ok(())
 }
 
@@ -131,7 +116,8 @@ async fn serve_one(
 }
 
 /// The server's own key; made at the first start.
-fn host_key(path: &Path) -> anyhow::Result<PrivateKey> {
+/// The host key; made if there is none.
+pub(crate) fn host_key(path: &Path) -> anyhow::Result<PrivateKey> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let parsed = PrivateKey::from_openssh(&text);
@@ -153,6 +139,8 @@ fn host_key(path: &Path) -> anyhow::Result<PrivateKey> {
 struct Connection {
     platform: Platform,
     pushes: Pushes,
+    /// From where.
+    address: std::net::IpAddr,
     /// The name of the key it showed.
     who: Option<String>,
     /// Whether it showed one.
@@ -204,6 +192,7 @@ impl server::Handler for Connection {
             platform: self.platform.clone(),
             pushes: self.pushes.clone(),
             who,
+            address: self.address,
             handle: session.handle(),
         };
         tokio::spawn(async move {

@@ -6,6 +6,8 @@ use crate::store::{Compare, Write};
 use berth_model::AppName;
 use berth_model::api::{BuildInfo, PatchApp};
 use berth_model::container::{RestartPolicy, Stop};
+use berth_model::deploy::DeploySettings;
+use berth_model::processes::AppProcesses;
 use berth_model::proxy_settings::AppProxy;
 use berth_model::release::{App, Formation, Release};
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use std::collections::BTreeMap;
 /// Names that would look like part of the API or the platform itself.
 const RESERVED: &[&str] = &["admin", "api", "berth", "healthz", "openapi", "v1", "v2"];
 
-pub(super) fn key(app: &AppName) -> String {
+pub(crate) fn key(app: &AppName) -> String {
     format!("apps/{app}")
 }
 
@@ -42,13 +44,39 @@ fn fresh(name: &AppName) -> App {
         mounts: Vec::new(),
         ports: Vec::new(),
         published: Vec::new(),
+        cron: berth_model::cron::CronSettings::default(),
         proxy: AppProxy::default(),
+        processes: AppProcesses::default(),
+        placing: berth_model::placing::AppPlacing::default(),
+        logs: berth_model::logs::AppLogs::default(),
+        deploy: DeploySettings::default(),
+        networks: berth_model::network::AppNetworks::default(),
         current: None,
         next_version: 1,
     }
 }
 
-fn check_name(name: &AppName) -> Result<(), PlatformError> {
+/// What goes with an app.
+fn forgotten(name: &AppName) -> Vec<Write> {
+    let mut writes = vec![
+        Write::Delete(key(name)),
+        Write::DeletePrefix(super::releases::prefix(name)),
+        Write::DeletePrefix(super::config::app_prefix(name)),
+        Write::DeletePrefix(super::config::events_prefix(Some(name))),
+        Write::DeletePrefix(super::registries::app_prefix(name)),
+        Write::Delete(format!("deploys/{name}")),
+        Write::Delete(super::proxy::pages_key(name)),
+        Write::Delete(crate::build::known_key(name)),
+        Write::DeletePrefix(history::prefix(name)),
+        Write::DeletePrefix(crate::runs::prefix(name)),
+        Write::DeletePrefix(super::volumes::of_app(name)),
+    ];
+    writes.extend(crate::certs::forgotten(name));
+    writes.extend(super::scoped::forgotten(name));
+    writes
+}
+
+pub(super) fn check_name(name: &AppName) -> Result<(), PlatformError> {
     if RESERVED.contains(&name.as_str()) || name.as_str().ends_with(".git") {
         return Err(PlatformError::Invalid(format!("App name {name} is reserved; choose another one")));
     }
@@ -149,19 +177,16 @@ impl Platform {
     /// Destroys an app: its settings, releases, config and repository. Its containers and routes go because nothing wants
     /// them any more. Deploy state under `deploys/<app>` goes too.
     pub async fn destroy_app(&self, name: &AppName) -> Result<(), PlatformError> {
-        let mut writes = vec![
-            Write::Delete(key(name)),
-            Write::DeletePrefix(super::releases::prefix(name)),
-            Write::DeletePrefix(super::config::app_prefix(name)),
-            Write::DeletePrefix(super::registries::app_prefix(name)),
-            Write::Delete(format!("deploys/{name}")),
-            Write::Delete(super::proxy::pages_key(name)),
-            Write::Delete(crate::build::known_key(name)),
-            Write::DeletePrefix(history::prefix(name)),
-        ];
-        writes.extend(crate::certs::forgotten(name));
-        if self.txn(vec![Compare::Present(key(name))], writes).await?.is_none() {
-            return Err(PlatformError::NoSuchApp(name.clone()));
+        let _removing = self.removing().await;
+        loop {
+            let apart = self.known_aparts().await?;
+            let compare = vec![Compare::Present(key(name)), apart.unchanged()];
+            let mut writes = forgotten(name);
+            writes.extend(apart.renamed(name, None));
+            if self.txn(compare, writes).await?.is_some() {
+                break;
+            }
+            self.existing_app(name).await?;
         }
         crate::build::from_image::forget(self, name, None).await;
         let path = self.options().repository_dir(name);
@@ -179,6 +204,7 @@ impl Platform {
     /// (they carry it); until then the old ones, no longer wanted, are stopped.
     pub async fn rename_app(&self, from: &AppName, to: &AppName) -> Result<App, PlatformError> {
         check_name(to)?;
+        let _removing = self.removing().await;
         let app = loop {
             let naming = self.naming().await?;
             let found = self.load::<App>(&key(from)).await?;
@@ -189,8 +215,13 @@ impl Platform {
             let renamed = App { name: to.clone(), ..app };
             let others = naming.without(from);
             others.check(&renamed, &others.global)?;
-            let compare =
-                vec![naming.unchanged(), Compare::Revision(key(from), revision), Compare::Absent(key(to))];
+            let apart = self.known_aparts().await?;
+            let compare = vec![
+                naming.unchanged(),
+                apart.unchanged(),
+                Compare::Revision(key(from), revision),
+                Compare::Absent(key(to)),
+            ];
             let mut then = vec![
                 Write::Delete(key(from)),
                 Write::DeletePrefix(super::releases::prefix(from)),
@@ -198,6 +229,7 @@ impl Platform {
                 Write::Delete(format!("deploys/{from}")),
                 Write::Delete(crate::build::known_key(from)),
                 Write::DeletePrefix(history::prefix(from)),
+                Write::DeletePrefix(crate::runs::prefix(from)),
                 Write::Put(key(to), json(&renamed)),
                 naming.advance(),
             ];
@@ -208,11 +240,13 @@ impl Platform {
             for (_, build) in self.load_all::<BuildInfo>(&history::prefix(from)).await? {
                 then.push(Write::Put(history::key(to, &build.id), json(&build)));
             }
-            for (name, value) in self.app_config(from).await? {
-                then.push(self.config_write(&super::config::app_key(to, &name), &value)?);
-            }
+            then.extend(self.copied_config(from, to).await?);
+            then.extend(self.moved_events(from, to).await?);
             then.extend(self.moved_logins(from, to).await?);
             then.extend(self.moved_pages(from, to).await?);
+            then.extend(self.moved_scoped(from, to).await?);
+            then.extend(self.moved_paths(from, to).await?);
+            then.extend(apart.renamed(from, Some(to)));
             then.extend(crate::certs::moved(self, from, to).await?);
             if self.txn(compare, then).await?.is_some() {
                 break renamed;

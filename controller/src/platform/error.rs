@@ -76,7 +76,13 @@ impl From<PlatformError> for ApiError {
                 ErrorCode::Conflict
             }
             PlatformError::Invalid(_) => ErrorCode::Invalid,
-            PlatformError::Store(StoreError::Full { .. }) => ErrorCode::StorageFull,
+            PlatformError::Store(StoreError::Full { .. } | StoreError::NoSpace { .. }) => {
+                ErrorCode::StorageFull
+            }
+            PlatformError::Store(
+                StoreError::Unreachable { .. } | StoreError::Unknown { .. } | StoreError::NotLeader,
+            ) => ErrorCode::Unavailable,
+            PlatformError::Store(StoreError::Refused { .. }) => ErrorCode::Failed,
             PlatformError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 ErrorCode::StorageFull
             }

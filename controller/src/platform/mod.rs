@@ -5,24 +5,33 @@
 //!
 //! Keys of the store: `apps/<app>`, `releases/<app>/<10 digits>`, `config/app/<app>/<NAME>` and `config/global/<NAME>`
 //! (sealed), `registries/app/<app>/<server>` and `registries/global/<server>` (sealed), `domains/global`,
-//! `domains/guard`, `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`. Other modules keep theirs under prefixes of
+//! `domains/guard`, `drains/…` and `alerts/…` (sealed), `config-events/...` (who changed which names), `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`, `nodes/<name>`, `networks/<name>`. Other modules keep theirs under prefixes of
 //! their own, such as `deploys/<app>`, `builds/<app>/<build>`, `certificates/` and `acme/`.
 
 mod access;
+mod apart;
 mod apps;
 mod config;
 mod domains;
 mod error;
+pub(crate) mod lives;
+mod nodes;
 mod operations;
 mod proxy;
 mod registries;
 mod releases;
+mod rotation;
+mod scoped;
 mod settings;
+mod volumes;
 
 pub(crate) use access::check_person;
 pub use access::{SshKey, TokenOwner};
+pub(crate) use apps::key as app_key;
 pub use config::ConfigChange;
+pub(crate) use config::kind_in;
 pub use error::PlatformError;
+pub(crate) use nodes::key as node_key;
 pub use operations::Operation;
 pub use proxy::{Common as ProxyCommon, Pages};
 
@@ -50,6 +59,9 @@ pub fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// As long as it lives, no file that the store may name is removed, and no key replaced.
+pub(crate) type Held<'a> = (tokio::sync::MutexGuard<'a, ()>, tokio::sync::RwLockWriteGuard<'a, ()>);
+
 /// How long an answer about writing stands.
 const WRITE_PROBE: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -61,20 +73,44 @@ pub struct Platform(Arc<Inner>);
 struct Inner {
     options: Options,
     store: Store,
-    keyring: Keyring,
+    etcd: Option<crate::store::Etcd>,
+    keyring: Arc<Keyring>,
+    rotation: tokio::sync::Mutex<()>,
+    /// Held shared by whatever removes files, and alone by a backup while it takes its links.
+    removals: tokio::sync::RwLock<()>,
+    places_given: crate::placing::Given,
+    kept: crate::nodes::kept::Kept,
     write_probe: tokio::sync::Mutex<Option<(std::time::Instant, Option<String>)>>,
     operations: operations::Operations,
     deploys: crate::deploy::Deploys,
     registry: Arc<crate::registry::Registry>,
     pushes: crate::git::Pushes,
     builds: crate::build::history::Builds,
+    runs: crate::runs::Runs,
     traffic: crate::traffic::Histories,
     certs: crate::certs::Certs,
+    events: crate::events::Events,
+    metrics: crate::metrics::Metrics,
+    cluster: crate::cluster::Cluster,
 }
 
 impl Platform {
     /// Opens the state under `options.data`, making what is missing. Blocks: call it before serving.
     pub fn open(options: Options) -> Result<Self, PlatformError> {
+        make_private_dir(&options.controller_dir())?;
+        let database_existed = options.store_file().exists();
+        let store = Store::open(&options.store_file())?;
+        let keyring = Arc::new(Keyring::open(&options.config_key_file(), database_existed)?);
+        Self::over(options, store, keyring, None)
+    }
+
+    /// The state in this store; `etcd` if that is where it is. Makes what is missing under `options.data`. Blocks.
+    pub(crate) fn over(
+        options: Options,
+        store: Store,
+        keyring: Arc<Keyring>,
+        etcd: Option<crate::store::Etcd>,
+    ) -> Result<Self, PlatformError> {
         for dir in [
             options.data.clone(),
             options.run_dir(),
@@ -86,22 +122,37 @@ impl Platform {
         ] {
             make_private_dir(&dir)?;
         }
-        let database_existed = options.store_file().exists();
-        let store = Store::open(&options.store_file())?;
-        let keyring = Keyring::open(&options.config_key_file(), database_existed)?;
+        for dir in [options.controller_dir(), options.files_dir()] {
+            crate::backup::sweep(&dir).map_err(|source| PlatformError::Io { path: dir, source })?;
+        }
+        let events = crate::events::Events::open(&options.events_file());
+        let events = events.map_err(|source| PlatformError::Io { path: options.events_file(), source })?;
+        let metrics = crate::metrics::Metrics::open(&options.metrics_file());
+        let metrics = metrics.map_err(|source| PlatformError::Io { path: options.metrics_file(), source })?;
+        let kept = crate::nodes::kept::Kept::load(&options.controller_dir());
+        let kept = kept.map_err(|source| PlatformError::Io { path: options.controller_dir(), source })?;
         let registry = Arc::new(crate::registry::Registry::open(options.registry_dir()));
         let inner = Inner {
             registry,
             pushes: crate::git::Pushes::default(),
             builds: crate::build::history::Builds::default(),
+            runs: crate::runs::Runs::default(),
             options,
             store,
+            etcd,
             keyring,
+            rotation: tokio::sync::Mutex::default(),
+            removals: tokio::sync::RwLock::default(),
+            places_given: crate::placing::Given::default(),
+            kept,
             write_probe: tokio::sync::Mutex::default(),
             operations: operations::Operations::default(),
             deploys: crate::deploy::Deploys::default(),
             traffic: crate::traffic::Histories::default(),
             certs: crate::certs::Certs::default(),
+            events,
+            metrics,
+            cluster: crate::cluster::Cluster::default(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -129,6 +180,11 @@ impl Platform {
         &self.0.builds
     }
 
+    /// The one-off containers that have not ended.
+    pub(crate) fn runs(&self) -> &crate::runs::Runs {
+        &self.0.runs
+    }
+
     /// What the proxies tell of the apps' traffic.
     #[must_use]
     pub fn traffic(&self) -> &crate::traffic::Histories {
@@ -138,6 +194,23 @@ impl Platform {
     /// What goes on with certificates.
     pub(crate) fn certs(&self) -> &crate::certs::Certs {
         &self.0.certs
+    }
+
+    /// What was changed by whom, and what happened by itself.
+    #[must_use]
+    pub fn events(&self) -> &crate::events::Events {
+        &self.0.events
+    }
+
+    /// What apps use.
+    #[must_use]
+    pub fn metrics(&self) -> &crate::metrics::Metrics {
+        &self.0.metrics
+    }
+
+    /// Nodes that are connected over the network.
+    pub(crate) fn cluster(&self) -> &crate::cluster::Cluster {
+        &self.0.cluster
     }
 
     /// The images.
@@ -150,6 +223,31 @@ impl Platform {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// Places of containers that are in no plan yet.
+    pub(crate) fn places_given(&self) -> &crate::placing::Given {
+        &self.0.places_given
+    }
+
+    /// Volumes of a backup that wait for their nodes.
+    pub(crate) fn kept(&self) -> &crate::nodes::kept::Kept {
+        &self.0.kept
+    }
+
+    /// To be held by whoever removes files that the store may name: waits while a backup takes its links.
+    pub(crate) async fn removing(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.0.removals.read().await
+    }
+
+    /// While this is held no such file is removed, and no key replaced.
+    pub(crate) async fn hold_everything(&self) -> Held<'_> {
+        (self.0.rotation.lock().await, self.0.removals.write().await)
+    }
+
+    /// Where several controllers meet, if there are several.
+    pub(crate) fn etcd(&self) -> Option<&crate::store::Etcd> {
+        self.0.etcd.as_ref()
     }
 
     /// Why nothing can be written just now, if so. Tries it, at most once a second: anybody may ask.
@@ -199,11 +297,15 @@ impl Platform {
         Ok(self.store().delete(key).await?)
     }
 
-    pub(crate) fn keyring(&self) -> &Keyring {
+    pub(crate) fn keyring(&self) -> &Arc<Keyring> {
         &self.0.keyring
     }
 
-    async fn txn(&self, compare: Vec<Compare>, then: Vec<Write>) -> Result<Option<Revision>, PlatformError> {
+    pub(crate) async fn txn(
+        &self,
+        compare: Vec<Compare>,
+        then: Vec<Write>,
+    ) -> Result<Option<Revision>, PlatformError> {
         Ok(self.store().txn(compare, then).await?)
     }
 }
@@ -233,7 +335,7 @@ fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, PlatformErro
     serde_json::from_slice(value).map_err(|source| PlatformError::Unreadable { key: key.to_owned(), source })
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("stored types have string keys and no failing serializers")
 }
 

@@ -1,11 +1,13 @@
 //! Releases: numbered per app, kept, never changed but for how they went.
 
 use super::{Platform, PlatformError, apps, json, parse};
+use crate::events::Event;
 use crate::store::{Compare, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use berth_model::release::{App, Outcome, Release};
-use berth_model::{AppName, EnvName, ReleaseVersion};
+use berth_model::secrets::{SecretFiles, Secrets};
+use berth_model::{AppName, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -14,6 +16,8 @@ use std::collections::BTreeMap;
 struct Stored {
     release: Release,
     sealed_config: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed_files: Option<String>,
 }
 
 pub(super) fn prefix(app: &AppName) -> String {
@@ -109,25 +113,55 @@ impl Platform {
             let compare = vec![Compare::Revision(apps::key(name), revision)];
             let then = vec![Write::Put(apps::key(name), json(&app)), self.release_write(&release)?];
             if self.txn(compare, then).await?.is_some() {
+                self.record_release(&release);
                 return Ok(app);
             }
         }
     }
 
+    fn record_release(&self, release: &Release) {
+        let (version, what) = (release.version, &release.description);
+        let event = |kind: &str, text: String| Event {
+            by: release.by.clone(),
+            ..Event::by_itself(Some(&release.app), kind, text)
+        };
+        match &release.outcome {
+            Outcome::Live => {
+                self.events().record(event("release.live", format!("release {version} serves: {what}")));
+            }
+            Outcome::Failed { reason } => {
+                let event = event("release.failed", format!("release {version} does not serve: {what}"));
+                self.events().record_failed(event, reason);
+            }
+            Outcome::Withdrawn { reason } => {
+                let event = event("release.withdrawn", format!("release {version} was taken back: {what}"));
+                self.events().record_failed(event, reason);
+            }
+            Outcome::Pending => {}
+        }
+    }
+
     pub(super) fn release_write(&self, release: &Release) -> Result<Write, PlatformError> {
         let key = key(&release.app, release.version);
-        let sealed = self.keyring().seal(&key, &json(&release.config))?;
-        let bare = Release { config: BTreeMap::new(), ..release.clone() };
-        let stored = Stored { release: bare, sealed_config: STANDARD.encode(sealed) };
+        let seal =
+            |plain: Vec<u8>| Ok::<_, PlatformError>(STANDARD.encode(self.keyring().seal(&key, &plain)?));
+        let sealed_config = seal(json(&release.config))?;
+        let files = &release.secrets.files;
+        let sealed_files = if files.is_empty() { None } else { Some(seal(json(files))?) };
+        let secrets = Secrets { files: SecretFiles::new(), ..release.secrets.clone() };
+        let bare = Release { config: BTreeMap::new(), secrets, ..release.clone() };
+        let stored = Stored { release: bare, sealed_config, sealed_files };
         Ok(Write::Put(key, json(&stored)))
     }
 
     fn open_release(&self, key: &str, value: &[u8]) -> Result<Release, PlatformError> {
-        let Stored { release, sealed_config } = parse(key, value)?;
+        let Stored { mut release, sealed_config, sealed_files } = parse(key, value)?;
         // Text that is no base64 opens as little as bytes that are no seal: the same refusal.
-        let sealed = STANDARD.decode(sealed_config).unwrap_or_default();
-        let plain = self.keyring().open_sealed(key, &sealed)?;
-        let config: BTreeMap<EnvName, String> = parse(key, &plain)?;
-        Ok(Release { config, ..release })
+        let open = |text: String| self.keyring().open_sealed(key, &STANDARD.decode(text).unwrap_or_default());
+        release.config = parse(key, &open(sealed_config)?)?;
+        if let Some(files) = sealed_files {
+            release.secrets.files = parse(key, &open(files)?)?;
+        }
+        Ok(release)
     }
 }

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 
 const MAX_MOUNTS: usize = 50;
 const MAX_PORTS: usize = 100;
+const MAX_LIMITED: usize = 200;
 const MAX_BUILDPACKS: usize = 50;
 /// Places of a container that are Berth's, the kernel's, or the app's own code.
 const KEPT_TARGETS: &[&str] =
@@ -48,6 +49,7 @@ pub(super) fn patched(app: &App, patch: &PatchApp) -> App {
     if let Some(ports) = &patch.ports {
         app.ports.clone_from(ports);
     }
+    app.limits.retain(|process, _| !patch.clear_limits.contains(process));
     if let Some(limits) = &patch.limits {
         app.limits.extend(limits.clone());
     }
@@ -71,6 +73,11 @@ pub(super) fn check(patch: &PatchApp) -> Result<(), PlatformError> {
         .or_else(|| patch.stack.as_deref().and_then(stack_problem))
         .or_else(|| patch.mounts.as_deref().and_then(mounts_problem))
         .or_else(|| patch.ports.as_deref().and_then(ports_problem))
+        .or_else(|| {
+            let count = patch.limits.as_ref().map_or(0, std::collections::BTreeMap::len);
+            (count > MAX_LIMITED)
+                .then(|| format!("limits of {count} process types are too many: at most {MAX_LIMITED}"))
+        })
         .or_else(|| {
             let mut limits = patch.limits.iter().flatten();
             limits.find_map(|(process, limits)| {
@@ -219,7 +226,19 @@ fn transport(mapping: &PortMapping) -> Option<bool> {
 }
 
 fn limits_problem(limits: &Limits) -> Option<String> {
-    let Limits { memory_mib, cpu_millis, cpu_weight, pids, disk_mib, log_mib, open_files } = limits;
+    let Limits {
+        memory_mib,
+        memory_swap_mib,
+        cpu_millis,
+        cpu_weight,
+        pids,
+        disk_mib,
+        log_mib,
+        open_files,
+        io,
+        network,
+        reserve,
+    } = limits;
     let within = |name: &str, value: Option<u64>, least: u64, most: u64| {
         let value = value?;
         (value < least || value > most).then(|| format!("{name} {value} is not within {least} to {most}"))
@@ -232,6 +251,39 @@ fn limits_problem(limits: &Limits) -> Option<String> {
         .or_else(|| within("disk_mib", *disk_mib, 1, PIB))
         .or_else(|| within("log_mib", Some(*log_mib), 1, 1 << 20))
         .or_else(|| within("open_files", Some(*open_files), 64, 1 << 30))
+        .or_else(|| within("memory_swap_mib", *memory_swap_mib, 8, PIB))
+        .or_else(|| swap_problem(*memory_mib, *memory_swap_mib))
+        // Slower than this nothing ever answers; faster than that no device is.
+        .or_else(|| within("io.read_bps", io.read_bps, 4096, 1 << 50))
+        .or_else(|| within("io.write_bps", io.write_bps, 4096, 1 << 50))
+        .or_else(|| within("io.read_iops", io.read_iops, 1, u32::MAX.into()))
+        .or_else(|| within("io.write_iops", io.write_iops, 1, u32::MAX.into()))
+        .or_else(|| within("network.egress_kbit", network.egress_kbit, 8, 1_000_000_000))
+        .or_else(|| within("network.ingress_kbit", network.ingress_kbit, 8, 1_000_000_000))
+        .or_else(|| within("reserve.memory_mib", reserve.memory_mib, 1, PIB))
+        .or_else(|| within("reserve.cpu_millis", reserve.cpu_millis, 1, 10_000_000))
+        .or_else(|| within("reserve.disk_mib", reserve.disk_mib, 1, PIB))
+        .or_else(|| reserve_problem(limits))
+}
+
+fn swap_problem(memory: Option<u64>, both: Option<u64>) -> Option<String> {
+    match (memory, both?) {
+        (None, _) => Some("memory_swap_mib needs a limit of memory beside it".to_owned()),
+        (Some(memory), both) if both < memory => Some(format!(
+            "memory_swap_mib {both} is memory and swap together, so it cannot be less than the {memory} of memory"
+        )),
+        _ => None,
+    }
+}
+
+/// Nobody can use more than the limit, so no more need be kept.
+fn reserve_problem(limits: &Limits) -> Option<String> {
+    let above = |name: &str, reserve: Option<u64>, limit: Option<u64>| {
+        let (reserve, limit) = (reserve?, limit?);
+        (reserve > limit).then(|| format!("{name} {reserve} is more than the limit of {limit}"))
+    };
+    above("reserve.memory_mib", limits.reserve.memory_mib, limits.memory_mib)
+        .or_else(|| above("reserve.cpu_millis", limits.reserve.cpu_millis, limits.cpu_millis))
 }
 
 /// Refuses ports of the proxy that another app or Berth itself listens on.
@@ -263,6 +315,7 @@ pub(super) fn check_ports(app: &App, apps: &[App], options: &Options) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_model::container::Reserve;
 
     #[test]
     fn branches_follow_gits_rules() {
@@ -309,5 +362,13 @@ mod tests {
         assert!(limits_problem(&Limits { memory_mib: Some(0), ..Limits::default() }).is_some());
         assert!(limits_problem(&Limits { cpu_weight: 0, ..Limits::default() }).is_some());
         assert!(limits_problem(&Limits { pids: Some(u64::MAX), ..Limits::default() }).is_some());
+        let swap = |memory_mib, both| {
+            limits_problem(&Limits { memory_mib, memory_swap_mib: Some(both), ..Limits::default() })
+        };
+        assert_eq!(swap(Some(512), 512), None);
+        assert!(swap(Some(512), 511).is_some() && swap(None, 512).is_some());
+        let reserve = |memory_mib| Reserve { memory_mib: Some(memory_mib), ..Reserve::default() };
+        assert_eq!(limits_problem(&Limits { reserve: reserve(512), ..Limits::default() }), None);
+        assert!(limits_problem(&Limits { reserve: reserve(513), ..Limits::default() }).is_some());
     }
 }

@@ -50,7 +50,8 @@ impl Registry {
         Self { root, uploads, gate: RwLock::new(()) }
     }
 
-    pub(super) fn adding(&self) -> RwLockReadGuard<'_, ()> {
+    /// As long as it is held nothing is removed.
+    pub(crate) fn adding(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 

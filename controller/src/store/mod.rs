@@ -1,20 +1,24 @@
 //! The store: a small transactional key-value database with revisions and watch. Everything the platform is to be is here.
 //!
 //! In: keys (text, parts joined by `/`) and values (bytes). Out: the same, with the revision that last changed them.
-//! A write that was acknowledged is on the disk. All SQL is in [`sqlite`]; another database is another [`KeyValue`].
+//! A write that was acknowledged is on the disk, or on those of most members of an etcd. All SQL is in [`sqlite`], all that is
+//! said to etcd in [`etcd`].
 
+mod etcd;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+pub use etcd::{Address, Controller, Etcd, EtcdOptions, Leadership, Member};
 pub use watch::Watch;
 
 use futures_util::future::BoxFuture;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-/// Counts successful writing transactions, from 1.
+/// Grows with successful writing transactions, from 1: by one with each in SQLite. In etcd some that do not touch each other
+/// share one, and numbers are left out.
 pub type Revision = u64;
 
 /// One key with its value.
@@ -110,15 +114,62 @@ pub enum StoreError {
     /// Its threads have ended.
     #[error("the store has been closed")]
     Closed,
+    /// How etcd is to be reached cannot be used.
+    #[error("{text}")]
+    Settings {
+        /// What, and why.
+        text: String,
+    },
+    /// etcd does not answer. Nothing was changed.
+    #[error(
+        "{store} does not answer ({text}); apps run on, but nothing can be changed until most of its members are back"
+    )]
+    Unreachable {
+        /// Which etcd.
+        store: String,
+        /// What was seen last.
+        text: String,
+    },
+    /// etcd stopped answering at the wrong moment.
+    #[error(
+        "{store} did not say whether it made this change ({text}): look whether it is made before trying again"
+    )]
+    Unknown {
+        /// Which etcd.
+        store: String,
+        /// What was seen last.
+        text: String,
+    },
+    /// etcd refused.
+    #[error("{store} refused this: {text}")]
+    Refused {
+        /// Which etcd.
+        store: String,
+        /// Its sentence.
+        text: String,
+    },
+    /// etcd has no space.
+    #[error(
+        "{store} has used up its space (`etcdctl endpoint status` shows how much): defragment it or raise \
+         --quota-backend-bytes, then `etcdctl alarm disarm`"
+    )]
+    NoSpace {
+        /// Which etcd.
+        store: String,
+    },
+    /// Another controller leads.
+    #[error("this controller does not lead any more, and changed nothing; try again: another takes over")]
+    NotLeader,
 }
 
-/// A transactional key-value database: what SQLite is on one controller, and etcd will be on several.
+/// A transactional key-value database: what SQLite is on one controller, and etcd on several.
 pub trait KeyValue: Send + Sync + 'static {
     /// One key.
     fn get(&self, key: String) -> BoxFuture<'_, Result<Option<Entry>, StoreError>>;
     /// Every key that begins so, in the order of its bytes, as of one moment.
     fn list(&self, prefix: String) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>>;
-    /// If all of `compare` holds does all of `then` and gives its revision; otherwise does nothing and gives `None`.
+    /// If all of `compare` holds does all of `then` and gives its revision; otherwise does nothing and gives `None`. It is
+    /// queued when this returns, and carried out behind what was queued before, whether or not it is waited for.
     fn txn(
         &self,
         compare: Vec<Compare>,
@@ -130,9 +181,17 @@ pub trait KeyValue: Send + Sync + 'static {
     fn check_writable(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
+pub(crate) use sqlite::settle;
+
+/// Looks at what is about to be written, and may put other bytes in its place.
+pub type Gate = Arc<dyn Fn(&str, &mut Vec<u8>) + Send + Sync>;
+
 /// A handle to the store. Cheap to clone.
 #[derive(Clone)]
-pub struct Store(Arc<dyn KeyValue>);
+pub struct Store {
+    database: Arc<dyn KeyValue>,
+    gate: Arc<RwLock<Option<Gate>>>,
+}
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -144,28 +203,57 @@ impl Store {
     /// Opens or makes the SQLite database at `path` (mode 0600), checks its integrity and brings its schema up to date.
     /// Blocks: call it before serving.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self(Arc::new(sqlite::Sqlite::open(path)?)))
+        Ok(Self::over(Arc::new(sqlite::Sqlite::open(path)?)))
+    }
+
+    /// The store in etcd of the controller that leads. Must be called within a runtime.
+    #[must_use]
+    pub fn leading(leadership: &Leadership) -> Self {
+        Self::over(Arc::new(etcd::Leading::new(leadership)))
     }
 
     /// A store over another database.
     #[must_use]
     pub fn over(database: Arc<dyn KeyValue>) -> Self {
-        Self(database)
+        Self { database, gate: Arc::default() }
     }
 
     /// One key.
     pub async fn get(&self, key: impl Into<String>) -> Result<Option<Entry>, StoreError> {
-        self.0.get(key.into()).await
+        self.database.get(key.into()).await
     }
 
     /// Every key that begins so, in the order of its bytes, as of one moment.
     pub async fn list(&self, prefix: impl Into<String>) -> Result<Vec<Entry>, StoreError> {
-        self.0.list(prefix.into()).await
+        self.database.list(prefix.into()).await
     }
 
     /// If all of `compare` holds does all of `then` and gives its revision; otherwise does nothing and gives `None`.
-    pub async fn txn(&self, compare: Vec<Compare>, then: Vec<Write>) -> Result<Option<Revision>, StoreError> {
-        self.0.txn(compare, then).await
+    pub async fn txn(
+        &self,
+        compare: Vec<Compare>,
+        mut then: Vec<Write>,
+    ) -> Result<Option<Revision>, StoreError> {
+        // The lock is held until the transaction is queued: see `set_gate`.
+        let queued = {
+            let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(gate) = gate.as_ref() {
+                for write in &mut then {
+                    if let Write::Put(key, value) = write {
+                        gate(key, value);
+                    }
+                }
+            }
+            self.database.txn(compare, then)
+        };
+        queued.await
+    }
+
+    /// From when this returns every value that is written goes through `gate`, and all that did not is in the database.
+    pub async fn set_gate(&self, gate: Gate) -> Result<(), StoreError> {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+        // Transactions are carried out in the order in which they are queued: this one waits for all before it.
+        self.database.txn(Vec::new(), Vec::new()).await.map(drop)
     }
 
     /// Sets one key whatever it was.
@@ -182,11 +270,11 @@ impl Store {
     /// Wakes at every change of a key that begins so, from now on. It carries no state: read afresh when it wakes.
     #[must_use]
     pub fn watch(&self, prefix: impl Into<String>) -> Watch {
-        self.0.watch(prefix.into())
+        self.database.watch(prefix.into())
     }
 
     /// Whether a write would be acknowledged now (it writes).
     pub async fn check_writable(&self) -> Result<(), StoreError> {
-        self.0.check_writable().await
+        self.database.check_writable().await
     }
 }

@@ -84,10 +84,10 @@ impl KeyValue for Sqlite {
         compare: Vec<Compare>,
         then: Vec<Write>,
     ) -> BoxFuture<'_, Result<Option<Revision>, StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.writes.send(Transaction { compare, then, reply });
         Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            let transaction = Transaction { compare, then, reply };
-            self.writes.send(transaction).map_err(|_| StoreError::Closed)?;
+            sent.map_err(|_| StoreError::Closed)?;
             answer.await.map_err(|_| StoreError::Closed)?
         })
     }
@@ -100,6 +100,21 @@ impl KeyValue for Sqlite {
         let probe = vec![Write::Put("health/written".to_owned(), b"1".to_vec())];
         Box::pin(async move { self.txn(Vec::new(), probe).await.map(drop) })
     }
+}
+
+/// Puts all that was written to a database into its one file. Nobody may write to it any more.
+pub(crate) fn settle(path: &Path) -> Result<(), StoreError> {
+    let done = connect(path)?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    match done {
+        Ok(0) => {}
+        Ok(_) => {
+            let text = format!("{} is still in use", path.display());
+            return Err(StoreError::Settings { text });
+        }
+        Err(error) => return Err(classify(path, error)),
+    }
+    let io = |source| StoreError::Io { path: path.to_owned(), source };
+    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(io)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

@@ -81,6 +81,46 @@ impl Model {
     }
 }
 
+/// Takes the steps in the store and in the model, and compares: what happened, and what is there then. A number of the model
+/// is the store's own revision of that transaction: SQLite counts by one, etcd as it likes.
+async fn compare_with_model(store: &Store, steps: &[Step], prefix: &str) -> Result<Vec<u64>, TestCaseError> {
+    let (mut model, mut revisions) = (Model::default(), vec![0]);
+    for step in steps {
+        let real = |compare: &Compare| match compare {
+            Compare::Revision(key, number) => {
+                let known = usize::try_from(*number).ok().and_then(|number| revisions.get(number));
+                Compare::Revision(key.clone(), known.copied().unwrap_or(1 << 40))
+            }
+            other => other.clone(),
+        };
+        let compare = step.compare.iter().map(real).collect();
+        let done = store.txn(compare, step.then.clone()).await.expect("it answers");
+        let expected = model.take(step);
+        prop_assert_eq!(done.is_some(), expected.is_some());
+        if let (Some(done), Some(_), false) = (done, expected, step.then.is_empty()) {
+            prop_assert!(revisions.last().is_none_or(|last| *last < done), "revisions only grow");
+            revisions.push(done);
+        }
+    }
+    let number = |entry: Entry| {
+        let revision = revisions[usize::try_from(entry.revision).expect("small")];
+        Entry { revision, ..entry }
+    };
+    let wanted = |prefix: &str| model.list(prefix).into_iter().map(number).collect::<Vec<_>>();
+    prop_assert_eq!(store.list(prefix).await.expect("it answers"), wanted(prefix));
+    prop_assert_eq!(store.list("").await.expect("it answers"), wanted(""));
+    let one = store.get(prefix).await.expect("it answers");
+    prop_assert_eq!(one.map(|entry| entry.value), model.map.get(prefix).map(|(value, _)| value.clone()));
+    Ok(revisions)
+}
+
+/// A store of etcd's, with the etcd and the place in it.
+async fn in_etcd() -> (super::etcd::testing::Cluster, super::Member, Store) {
+    let cluster = super::etcd::testing::Cluster::start(1).await;
+    let (member, _, store) = cluster.store("laws").await;
+    (cluster, member, store)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -89,26 +129,46 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let (dir, store) = fresh();
-            let mut model = Model::default();
-            for step in &steps {
-                let done = store.txn(step.compare.clone(), step.then.clone()).await.expect("it answers");
-                prop_assert_eq!(done, model.take(step));
-            }
-            prop_assert_eq!(store.list(&*prefix).await.expect("it answers"), model.list(&prefix));
-            prop_assert_eq!(store.list("").await.expect("it answers"), model.list(""));
-            let one = store.get(&*prefix).await.expect("it answers");
-            prop_assert_eq!(one.map(|entry| entry.value), model.map.get(&prefix).map(|(value, _)| value.clone()));
+            let revisions = compare_with_model(&store, &steps, &prefix).await?;
+            prop_assert!(revisions.iter().copied().zip(0..).all(|(found, wanted)| found == wanted), "by one");
+            let before = store.list("").await.expect("it answers");
             drop(store);
             let again = Store::open(&dir.path().join("state.db")).expect("it opens again");
-            prop_assert_eq!(again.list("").await.expect("it answers"), model.list(""));
+            prop_assert_eq!(again.list("").await.expect("it answers"), before);
             Ok(())
         })?;
     }
 }
 
+#[test]
+fn in_etcd_it_is_the_same_map() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (cluster, _member, store) = runtime.block_on(in_etcd());
+    let config = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
+    let strategy = (prop::collection::vec(step(), 1..24), key());
+    let tried = proptest::test_runner::TestRunner::new(config).run(&strategy, |(steps, prefix)| {
+        runtime.block_on(async {
+            store.txn(vec![], vec![Write::DeletePrefix(String::new())]).await.expect("emptied");
+            compare_with_model(&store, &steps, &prefix).await.map(drop)
+        })
+    });
+    drop(cluster);
+    tried.unwrap_or_else(|error| panic!("{error}"));
+}
+
 #[tokio::test]
 async fn counting_by_compare_and_set_loses_nothing() {
     let (_dir, store) = fresh();
+    counting(store).await;
+}
+
+#[tokio::test]
+async fn counting_in_etcd_loses_nothing() {
+    let (_cluster, _member, store) = in_etcd().await;
+    counting(store).await;
+}
+
+async fn counting(store: Store) {
     let add = |store: Store| async move {
         for _ in 0..25 {
             loop {
@@ -133,6 +193,16 @@ async fn counting_by_compare_and_set_loses_nothing() {
 #[tokio::test]
 async fn a_watch_wakes_for_its_prefix_alone_and_once_for_what_it_missed() {
     let (_dir, store) = fresh();
+    watching(store).await;
+}
+
+#[tokio::test]
+async fn in_etcd_a_watch_wakes_just_so() {
+    let (_cluster, _member, store) = in_etcd().await;
+    watching(store).await;
+}
+
+async fn watching(store: Store) {
     let mut watch = store.watch("apps/");
     store.put("other/x", vec![]).await.expect("written");
     let second = store.put("apps/x", vec![]).await.expect("written");

@@ -12,7 +12,8 @@ const BACKLOG: usize = 256;
 #[derive(Clone, Debug)]
 struct Change {
     revision: Revision,
-    keys: Arc<[String]>,
+    /// `None`: it is not known which.
+    keys: Option<Arc<[String]>>,
 }
 
 /// Where the store says what it changed.
@@ -26,7 +27,12 @@ impl Changes {
 
     pub(super) fn publish(&self, revision: Revision, keys: Vec<String>) {
         // Nobody watching is no error.
-        let _ = self.0.send(Change { revision, keys: keys.into() });
+        let _ = self.0.send(Change { revision, keys: Some(keys.into()) });
+    }
+
+    /// Something was changed, and it is not known what: wakes everybody.
+    pub(super) fn missed(&self) {
+        let _ = self.0.send(Change { revision: 0, keys: None });
     }
 
     pub(super) fn watch(&self, prefix: String) -> Watch {
@@ -47,10 +53,12 @@ impl Watch {
     pub async fn changed(&mut self) -> Option<Revision> {
         loop {
             match self.changes.recv().await {
-                Ok(change) if change.keys.iter().any(|key| key.starts_with(&self.prefix)) => {
-                    return Some(change.revision);
+                Ok(Change { keys: None, .. }) => return Some(0),
+                Ok(Change { keys: Some(keys), revision }) => {
+                    if keys.iter().any(|key| key.starts_with(&self.prefix)) {
+                        return Some(revision);
+                    }
                 }
-                Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return Some(0),
                 Err(broadcast::error::RecvError::Closed) => return None,
             }

@@ -8,8 +8,9 @@ use berth_controller::api::{self, Peer};
 use berth_controller::{Options, Platform, deploy};
 use berth_model::digest::Digest;
 use berth_model::image::{Image, ImageRef, Process};
+use berth_model::node::{Capacity, Observed, Pressure};
 use berth_model::release::{Outcome, Release};
-use berth_model::{AppName, EnvName, HostPattern, ProcessType};
+use berth_model::{AppName, EnvName, HostPattern, NodeName, ProcessType};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -25,7 +26,9 @@ pub(crate) fn options(data: &std::path::Path) -> Options {
         ssh: "127.0.0.1:2222".parse().expect("an address"),
         http: "127.0.0.1:8000".parse().expect("an address"),
         https: None,
+        cluster: "127.0.0.1:0".parse().expect("an address"),
         berth_exe: "/usr/bin/berth".into(),
+        several: None,
     }
 }
 
@@ -109,6 +112,22 @@ impl Controller {
         Self { dir, platform, stop }
     }
 
+    /// Has this as the API of the agent of `n1`, which has reported once.
+    pub(crate) fn serve_agent(&self, router: Router) {
+        let socket = self.platform.options().agent_socket();
+        let listener = berth_wire::bind_unix(&socket, 0o600).expect("bound");
+        tokio::spawn(api::serve::unix(listener, router, self.stop.clone()));
+        let report = Observed {
+            node: NodeName::parse("n1").expect("valid"),
+            generation: 0,
+            containers: BTreeMap::new(),
+            capacity: Capacity::default(),
+            pressure: Pressure::default(),
+            network: None,
+        };
+        self.platform.deploys().fleet().observe(report, 0);
+    }
+
     /// As the local admin.
     pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
         ask(&api::local(&self.platform), request(method, path, body)).await
@@ -146,7 +165,11 @@ impl Controller {
                 healthcheck: None,
             },
             config: config.iter().map(|(name, value)| (env_name(name), (*value).to_owned())).collect(),
+            secrets: Default::default(),
             checks: BTreeMap::new(),
+            cron: Vec::new(),
+            formation: Default::default(),
+            max_parallel: BTreeMap::new(),
             git_rev: Some("a".repeat(40)),
             created_ms: 1,
             by: "alice".to_owned(),

@@ -54,12 +54,17 @@ pub struct Script {
     pub build_fails: bool,
     /// How long a build takes.
     pub build_takes: Duration,
+    /// Nodes that the controller does not hear of, and that do not hear of it.
+    pub cut_off: BTreeSet<String>,
 }
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// Of `n1`.
     pub assignment: Option<Assignment>,
+    /// Of every node.
+    pub assignments: BTreeMap<String, Assignment>,
     pub table: Option<RouteTable>,
     pub builds: usize,
     pub builds_broken_off: usize,
@@ -159,6 +164,11 @@ sys.exit(7 if words[:1] == ["fail"] else 0)
 
 impl World {
     pub async fn start() -> Self {
+        Self::of(&["n1"]).await
+    }
+
+    /// One with these machines.
+    pub async fn of(nodes: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let exe = dir.path().join("fake-berth");
         std::fs::write(&exe, FAKE_BERTH).unwrap();
@@ -171,13 +181,17 @@ impl World {
             ssh: free(),
             http: "127.0.0.1:8099".parse().unwrap(),
             https: None,
+            cluster: "127.0.0.1:0".parse().unwrap(),
             berth_exe: exe,
+            several: None,
         };
         let (script, _) = watch::channel(Script { release_code: Some(0), ..Script::default() });
         let (seen, _) = watch::channel(Seen::default());
         let mut world = Self { dir, options, script, seen, controller: None, tasks: JoinSet::new() };
         world.boot().await;
-        world.tasks.spawn(agent(world.options.clone(), world.script.subscribe(), world.seen.clone()));
+        for node in nodes {
+            world.join(node);
+        }
         world.tasks.spawn(proxy(world.options.clone(), world.script.subscribe(), world.seen.clone()));
         let listener = berth_wire::bind_unix(&world.options.agent_socket(), 0o600).unwrap();
         let shared = (world.script.subscribe(), world.seen.clone());
@@ -191,6 +205,12 @@ impl World {
             world.import_stack(name).await;
         }
         world
+    }
+
+    /// Starts another machine.
+    pub fn join(&mut self, node: &str) {
+        let name = NodeName::parse(node).unwrap();
+        self.tasks.spawn(agent(self.options.clone(), name, self.script.subscribe(), self.seen.clone()));
     }
 
     /// Starts a controller and waits until it answers.
@@ -235,7 +255,7 @@ impl World {
     pub async fn until(&self, what: &str, condition: impl Fn(&Seen) -> bool) {
         let mut seen = self.seen.subscribe();
         let wait = seen.wait_for(|seen| condition(seen));
-        if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
             panic!("never: {what}; seen: {:#?}", self.seen());
         }
     }
@@ -354,10 +374,18 @@ pub fn backends(seen: &Seen, host: &str) -> Vec<ContainerId> {
 }
 
 pub fn specs(seen: &Seen) -> Vec<ContainerSpec> {
-    seen.assignment.iter().flat_map(|assignment| assignment.containers.values().cloned()).collect()
+    seen.assignments.values().flat_map(|assignment| assignment.containers.values().cloned()).collect()
 }
 
-fn status_of(spec: &ContainerSpec, script: &Script, address: u8) -> ContainerStatus {
+/// Which node has which container, as the nodes were told.
+pub fn placed(seen: &Seen) -> BTreeMap<ContainerId, String> {
+    let of = |(node, assignment): (&String, &Assignment)| {
+        assignment.containers.keys().map(|id| (id.clone(), node.clone())).collect::<Vec<_>>()
+    };
+    seen.assignments.iter().flat_map(of).collect()
+}
+
+fn status_of(spec: &ContainerSpec, script: &Script, node: &NodeName, address: u8) -> ContainerStatus {
     let process = spec.process.as_str();
     let state = if let Some(code) = script.exits.get(process) {
         let exit = Exit { code: *code, signal: None, oom_killed: false, at_ms: 1 };
@@ -371,7 +399,7 @@ fn status_of(spec: &ContainerSpec, script: &Script, address: u8) -> ContainerSta
         state,
         incarnation: 1,
         restarts: 0,
-        address: Some(std::net::IpAddr::from([10, 0, 0, address])),
+        address: Some(std::net::IpAddr::from([10, 0, node.as_str().as_bytes()[1], address])),
         published: Vec::new(),
         pid: Some(1),
         static_root: matches!(spec.run, Process::Static(_)).then(|| "/static".to_owned()),
@@ -380,9 +408,13 @@ fn status_of(spec: &ContainerSpec, script: &Script, address: u8) -> ContainerSta
     }
 }
 
-async fn agent(options: Options, mut script: watch::Receiver<Script>, seen: watch::Sender<Seen>) {
+async fn agent(
+    options: Options,
+    node: NodeName,
+    mut script: watch::Receiver<Script>,
+    seen: watch::Sender<Seen>,
+) {
     let client = Client::new(Endpoint::Unix(options.internal_socket()));
-    let node = NodeName::parse("n1").unwrap();
     let mut assignment =
         Assignment { generation: 0, containers: BTreeMap::new(), keep_images: Vec::new(), apps: None };
     // A container's state is settled when it starts, as with real ones: a later script is for later containers, but one
@@ -392,11 +424,22 @@ async fn agent(options: Options, mut script: watch::Receiver<Script>, seen: watc
     let (orders, mut ordered) = mpsc::channel::<Assignment>(8);
     let polling = tokio::spawn({
         let client = client.clone();
+        let (node, mut script) = (node.clone(), script.clone());
         async move {
             let mut after = 0;
             loop {
-                let path = format!("/node/v1/n1/assignment?after={after}");
-                match client.call(Method::GET, &path, None::<&()>).await {
+                let is_cut = |script: &Script| script.cut_off.contains(node.as_str());
+                let path = format!("/node/v1/{node}/assignment?after={after}");
+                let answer = tokio::select! {
+                    answer = client.call(Method::GET, &path, None::<&()>) => answer,
+                    () = async { drop(script.wait_for(is_cut).await) } => {
+                        if script.wait_for(|script| !is_cut(script)).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                };
+                match answer {
                     Ok(answer) if answer.status() == 200 => {
                         let bytes = http_body_util::BodyExt::collect(answer.into_body()).await;
                         let Ok(bytes) = bytes else { continue };
@@ -422,7 +465,7 @@ async fn agent(options: Options, mut script: watch::Receiver<Script>, seen: watc
                 .is_some_and(|status| !matches!(status.state, ContainerState::Starting { .. }));
             if !fixed {
                 let address = settled.get(id).and_then(|status| status.address);
-                let mut status = status_of(spec, &now, next_address);
+                let mut status = status_of(spec, &now, &node, next_address);
                 next_address = next_address.wrapping_add(1);
                 status.address = address.or(status.address);
                 settled.insert(id.clone(), status);
@@ -433,8 +476,15 @@ async fn agent(options: Options, mut script: watch::Receiver<Script>, seen: watc
             generation: assignment.generation,
             containers: settled.clone().into_iter().collect(),
             capacity: Capacity { cpus: 2, memory_mib: 4096, ..Capacity::default() },
+            pressure: Default::default(),
+            network: None,
         };
-        let posted = client.call(Method::POST, "/node/v1/n1/observed", Some(&report)).await;
+        let path = format!("/node/v1/{node}/observed");
+        let cut_off = now.cut_off.contains(node.as_str());
+        let posted = match cut_off {
+            true => Ok(()),
+            false => client.call(Method::POST, &path, Some(&report)).await.map(drop),
+        };
         let pause = Duration::from_millis(if posted.is_ok() { 1000 } else { 20 });
         tokio::select! {
             order = ordered.recv() => {
@@ -442,8 +492,11 @@ async fn agent(options: Options, mut script: watch::Receiver<Script>, seen: watc
                 assert!(order.generation > assignment.generation, "generations grow");
                 assignment = order.clone();
                 seen.send_modify(|seen| {
-                    seen.numbers.0.push(order.generation);
-                    seen.assignment = Some(order);
+                    seen.assignments.insert(node.to_string(), order.clone());
+                    if node.as_str() == "n1" {
+                        seen.numbers.0.push(order.generation);
+                        seen.assignment = Some(order);
+                    }
                 });
             }
             changed = script.changed() => if changed.is_err() { return },

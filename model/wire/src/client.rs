@@ -31,6 +31,21 @@ pub enum Endpoint {
         /// Trust anchors and client certificate.
         config: Arc<rustls::ClientConfig>,
     },
+    /// However somebody else gets a connection to it: one that the peer itself opened, perhaps.
+    Dialled(Arc<dyn Dial>),
+}
+
+/// A connection, whatever it is made of.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection that is being made.
+pub type Dialling<'a> = std::pin::Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
+/// Gets a connection to one peer, a fresh one at each call. The text (`Display`) says which peer.
+pub trait Dial: std::fmt::Debug + std::fmt::Display + Send + Sync {
+    /// Connects. Errors say why the peer cannot be reached.
+    fn dial(&self) -> Dialling<'_>;
 }
 
 impl std::fmt::Display for Endpoint {
@@ -39,6 +54,7 @@ impl std::fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "{}", path.display()),
             Self::Tcp { address } => write!(f, "http://{address}"),
             Self::Tls { address, .. } => write!(f, "https://{address}"),
+            Self::Dialled(dial) => write!(f, "{dial}"),
         }
     }
 }
@@ -47,12 +63,12 @@ impl std::fmt::Display for Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// Nobody answers there.
-    #[error("cannot reach {endpoint}: {source}")]
+    #[error("cannot reach {endpoint}: {reason}")]
     Connect {
         /// Where.
         endpoint: String,
-        /// Why.
-        source: io::Error,
+        /// Why. The text says it, so it is no `source()` that would be said again.
+        reason: io::Error,
     },
     /// The connection broke during the call.
     #[error("the connection to {endpoint} broke: {text}")]
@@ -89,9 +105,6 @@ pub struct Client {
     headers: Vec<(header::HeaderName, header::HeaderValue)>,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 impl Client {
     /// A client of the peer at `endpoint`.
     #[must_use]
@@ -125,6 +138,7 @@ impl Client {
 
     async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match &self.endpoint {
+            Endpoint::Dialled(dial) => dial.dial().await?,
             Endpoint::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
             Endpoint::Tcp { address } => {
                 let stream = tokio::net::TcpStream::connect(address.as_str()).await?;
@@ -147,7 +161,7 @@ impl Client {
         let stream = self
             .connect()
             .await
-            .map_err(|source| WireError::Connect { endpoint: self.endpoint.to_string(), source })?;
+            .map_err(|reason| WireError::Connect { endpoint: self.endpoint.to_string(), reason })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
@@ -157,7 +171,7 @@ impl Client {
             }
         });
         let host = match &self.endpoint {
-            Endpoint::Unix(_) => "berth",
+            Endpoint::Unix(_) | Endpoint::Dialled(_) => "berth",
             Endpoint::Tcp { address } | Endpoint::Tls { address, .. } => address.as_str(),
         };
         let host = host.parse().map_err(|error| self.broken(error))?;

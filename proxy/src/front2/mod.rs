@@ -13,10 +13,8 @@ pub(crate) use stream::Stream;
 use crate::access_log;
 use crate::buffer::{Buf, Head};
 use crate::connection::{Client, Front, Next};
-use crate::head::Origin;
-use crate::io::{self, Socket, Timer};
+use crate::io::{Socket, Timer};
 use crate::settings::MAX_HEAD;
-use crate::trace_context;
 use crate::worker::Worker;
 use guard::Guarded;
 use h2::server::{Builder, SendResponse};
@@ -163,23 +161,10 @@ async fn turn<S: Socket + 'static>(
     let ended = body.is_end_stream();
     let Connection { worker, socket, peer, front } = of;
     let mut head = Head::take();
-    let parsed = {
-        let id = worker.request_id();
-        let trace =
-            worker.shared.new_traces().map(|sampled| trace_context::begin(&id, worker.random(), sampled));
-        let origin = Origin {
-            peer: &peer,
-            port: front.port,
-            scheme: front.scheme(),
-            trusted: worker.shared.settings.trust_forwarded || worker.shared.trusts(front.peer.ip()),
-            now_ms: io::micros(now) / 1000,
-            id: &id,
-            trace: trace.as_ref().map(<[u8; trace_context::LENGTH]>::as_slice),
-            body_arrived: false,
-        };
-        let key = [worker.random(), worker.random()];
-        request::compose(&parts, ended, &origin, key, &mut head.0)
-    };
+    let key = [worker.random(), worker.random()];
+    let parsed = front.introduce(&worker, &peer, now, false, |origin| {
+        request::compose(&parts, ended, origin, key, &mut head.0)
+    });
     drop(parts);
     let stream = Stream::new(socket, body, respond, parsed.as_ref().ok());
     let mut client = Client::of_stream(worker.clone(), stream, peer.clone(), front);

@@ -22,19 +22,10 @@ pub(crate) fn compose(
 ) -> Result<Request, Refusal> {
     let method = parts.method.as_str();
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
-    let known = match method {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        "OPTIONS" => Method::Options,
-        "PUT" => Method::Put,
-        "DELETE" => Method::Delete,
-        "CONNECT" => match protocol.map(h2::ext::Protocol::as_str) {
-            Some("websocket") => Method::Get, // RFC 8441 §5
-            Some(_) => return Err(refuse(501, "an extended CONNECT that is no WebSocket")),
-            None => return Err(refuse(405, "method not allowed")),
-        },
-        "TRACE" => return Err(refuse(405, "method not allowed")),
-        _ => Method::Other,
+    let known = match (method, protocol.map(h2::ext::Protocol::as_str)) {
+        ("CONNECT", Some("websocket")) => Method::Get, // RFC 8441 §5
+        ("CONNECT", Some(_)) => return Err(refuse(501, "an extended CONNECT that is no WebSocket")),
+        _ => Method::of(method).ok_or(refuse(405, "method not allowed"))?,
     };
     let websocket = protocol.is_some();
     if websocket && method != "CONNECT" {

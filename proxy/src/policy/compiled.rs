@@ -63,7 +63,9 @@ pub(crate) struct Balance {
     pub(crate) slow_start: Duration,
     pub(crate) health: Option<Health>,
     pub(crate) circuit: Option<Circuit>,
-    /// None of the above but attempts: power of two choices and nothing else.
+    /// Answers are counted by container.
+    pub(crate) counted: bool,
+    /// None of the above but attempts and counts: power of two choices and nothing else.
     pub(crate) plain: bool,
 }
 
@@ -95,6 +97,7 @@ impl Compiled {
             slow_start: Duration::from_millis(policy.balance.slow_start_ms),
             health: policy.balance.health.clone(),
             circuit: policy.balance.circuit,
+            counted: policy.balance.counted,
             plain: !policy.balance.sticky
                 && policy.balance.slow_start_ms == 0
                 && policy.balance.health.is_none()

@@ -164,7 +164,10 @@ fn elsewhere(route: &Route, view: &View<'_>) -> Option<(u16, String)> {
         }
         (true, _) => {}
         // The port that was asked for is the right one for another name too.
-        (false, _) => location.push_str(port_of(view.host)),
+        (false, _) => {
+            let port = &view.host[fields::without_port(view.host).len()..];
+            location.push_str(std::str::from_utf8(port).unwrap_or_default());
+        }
     }
     if view.target.first() != Some(&b'/') {
         location.push('/'); // `OPTIONS *`
@@ -188,13 +191,6 @@ fn other_host<'a>(rules: &'a Compiled, asked: &str, code: u16) -> Option<(u16, &
     }
     let canonical = rules.canonical_host.as_deref().filter(|host| *host != asked)?;
     Some((code, canonical))
-}
-
-/// `:8080` of a `Host` value.
-fn port_of(host: &[u8]) -> &str {
-    let text = std::str::from_utf8(host).unwrap_or("");
-    let from = text.rfind(']').unwrap_or(0);
-    text[from..].find(':').map_or("", |at| &text[from + at..])
 }
 
 /// Who asks, if `peer` says for whom it does: the last address in `X-Forwarded-For` that is not a trusted proxy's.

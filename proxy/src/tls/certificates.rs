@@ -3,7 +3,7 @@
 //! In: [`CertificateTable`] and the one before it. Out: [`Certificates`], which keeps the parsed keys that both have.
 //! Memory only. An entry that cannot be used is left out and said; the others are presented.
 
-use crate::fields;
+use crate::hosts::Hosts;
 use anyhow::{Context, ensure};
 use berth_model::Digest;
 use berth_model::tls::{self, CertificateTable};
@@ -21,9 +21,7 @@ pub(crate) struct Certificates {
     pub(crate) revision: u64,
     /// Names without a certificate may be asked for.
     pub(crate) on_demand: bool,
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    names: Hosts<Arc<CertifiedKey>>,
     tokens: HashMap<Box<str>, Box<str>>,
     challenges: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// Parsed keys by the digest of what they were parsed from.
@@ -41,12 +39,7 @@ impl Certificates {
                 continue;
             };
             for name in &entry.names {
-                let name = name.as_str();
-                let (names, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut made.wildcard, parent),
-                    None => (&mut made.exact, name),
-                };
-                names.entry(name.into()).or_insert_with(|| key.clone());
+                made.names.insert_new(name.as_str(), key.clone());
             }
         }
         for entry in &table.alpn_challenges {
@@ -87,17 +80,9 @@ impl Certificates {
         }
     }
 
-    /// The certificate for a name; an exact one beats a wildcard, which stands for one label (RFC 6125 §6.4.3).
+    /// The certificate for a name.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        if self.exact.is_empty() && self.wildcard.is_empty() {
-            return None;
-        }
-        let mut space = [0; 256];
-        let name = fields::route_host(name.as_bytes(), &mut space)?;
-        self.exact.get(name).or_else(|| {
-            let (label, parent) = name.split_once('.')?;
-            self.wildcard.get(parent).filter(|_| !label.is_empty())
-        })
+        self.names.find(name.as_bytes())
     }
 
     /// Whether both names are presented the same certificate: a connection made for one may carry requests for the

@@ -52,16 +52,24 @@ impl Write for Now<'_> {
     }
 }
 
-/// Hands ciphertext to the kernel; ready when none is left.
-fn poll_send(tcp: &TcpStream, tls: &mut ServerConnection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+/// Hands over the ciphertext that the kernel takes now; whether none is left.
+fn send_now(tcp: &TcpStream, tls: &mut ServerConnection) -> io::Result<bool> {
     while tls.wants_write() {
         match tls.write_tls(&mut Now(tcp)) {
-            Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Poll::Ready(Err(error)),
+            Err(error) => return Err(error),
         }
+    }
+    Ok(true)
+}
+
+/// Hands ciphertext to the kernel; ready when none is left.
+fn poll_send(tcp: &TcpStream, tls: &mut ServerConnection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !send_now(tcp, tls)? {
+        ready!(tcp.poll_write_ready(cx))?;
     }
     Poll::Ready(Ok(()))
 }
@@ -186,11 +194,11 @@ impl Socket for TlsStream {
 
     fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut tls = self.tls();
-        if tls.wants_write() && !Self::send_now(&self.tcp, &mut tls)? {
+        if tls.wants_write() && !send_now(&self.tcp, &mut tls)? {
             return Ok(0);
         }
         let count = tls.writer().write_vectored(slices)?;
-        Self::send_now(&self.tcp, &mut tls)?;
+        send_now(&self.tcp, &mut tls)?;
         Ok(count)
     }
 
@@ -205,7 +213,7 @@ impl Socket for TlsStream {
     fn shut(&self) -> io::Result<()> {
         let mut tls = self.tls();
         tls.send_close_notify();
-        Self::send_now(&self.tcp, &mut tls)?;
+        send_now(&self.tcp, &mut tls)?;
         drop(tls);
         self.tcp.shut()
     }
@@ -219,22 +227,6 @@ impl Socket for TlsStream {
     }
 }
 
-impl TlsStream {
-    /// Hands over what the kernel takes now; whether nothing is left.
-    fn send_now(tcp: &TcpStream, tls: &mut ServerConnection) -> io::Result<bool> {
-        while tls.wants_write() {
-            match tls.write_tls(&mut Now(tcp)) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-}
-
 impl Drop for TlsStream {
     /// Tells the client that nothing was cut off (RFC 8446 §6.1), if that needs no waiting.
     fn drop(&mut self) {
@@ -243,6 +235,6 @@ impl Drop for TlsStream {
         }
         let tls = self.tls.get_mut().unwrap_or_else(PoisonError::into_inner);
         tls.send_close_notify();
-        let _ = Self::send_now(&self.tcp, tls); // it is gone, or will see TCP's own end
+        let _ = send_now(&self.tcp, tls); // it is gone, or will see TCP's own end
     }
 }

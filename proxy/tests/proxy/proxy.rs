@@ -278,7 +278,10 @@ pub(crate) fn site(root: &Path, spa_fallback: bool) -> RouteTable {
     let root = root.to_str().unwrap().to_owned();
     RouteTable {
         revision: 1,
-        http: vec![route("site.test", Target::Static { root, spa_fallback, rules: Default::default() })],
+        http: vec![route(
+            "site.test",
+            Target::Static { root, roots: Default::default(), spa_fallback, rules: Default::default() },
+        )],
         ..RouteTable::default()
     }
 }
