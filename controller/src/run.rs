@@ -72,7 +72,7 @@ pub(crate) async fn lead(
     let local = api::local(&platform);
     let git_http = git::http::router(platform.clone(), pushes.clone());
     let git_http = git_http.merge(git::lfs_http::router(platform.clone(), pushes.clone()));
-    let remote = api::remote(&platform, git_http);
+    let remote = api::with_dashboard(api::remote(&platform, git_http), &stop);
     let internal_socket = bind(&options.internal_socket())?;
     let local_socket = bind(&options.api_socket())?;
 

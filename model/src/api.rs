@@ -640,6 +640,45 @@ pub struct CreatedToken {
     pub token: String,
 }
 
+/// Answer of `POST /v1/sign-in-codes`: signs in once, as whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignInCode {
+    /// `berthc_` and 43 characters: a bearer token for one `POST /v1/sessions`.
+    pub code: String,
+    /// Until when; milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+/// Answer of `POST /v1/sessions`: the only time the session's secret is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedSession {
+    /// `berths_` and 43 characters: a bearer token until the session ends.
+    pub session: String,
+    /// In whose name it acts.
+    pub by: String,
+    /// When it ends at the latest; milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+/// `GET /v1/sessions` (a list) and `GET /v1/sessions/current`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionInfo {
+    /// What it is ended by; not its secret.
+    pub id: String,
+    /// In whose name it acts: a token, an SSH key, or `local`.
+    pub by: String,
+    /// Where it was begun: `https ADDRESS`, `http ADDRESS`.
+    pub from: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// When it was last used, to within five minutes.
+    pub last_used_ms: i64,
+    /// When it ends at the latest; earlier if it is not used for a week.
+    pub expires_ms: i64,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
 /// `GET /v1/nodes` (a list).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeInfo {

@@ -1,13 +1,18 @@
 //! SSH keys and tokens.
 
 use super::answer::Refusal;
+use super::caller::{Caller, Origin};
 use super::extract::{Json, Path};
-use crate::platform::{Platform, SshKey};
+use crate::errors::{invalid, not_found};
+use crate::platform::{Credential, Platform, SshKey};
+use axum::Extension;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use berth_model::api::{AddSshKey, CreateToken, CreatedToken, SshKeyInfo, TokenInfo};
+use berth_model::api::{
+    AddSshKey, CreateToken, CreatedSession, CreatedToken, SessionInfo, SignInCode, SshKeyInfo, TokenInfo,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -17,6 +22,9 @@ pub(super) fn router() -> OpenApiRouter<Platform> {
         .routes(routes!(remove_ssh_key))
         .routes(routes!(tokens, create_token))
         .routes(routes!(remove_token))
+        .routes(routes!(create_sign_in_code))
+        .routes(routes!(sessions, create_session))
+        .routes(routes!(session, remove_session))
 }
 
 /// Every key that may push and give commands over SSH.
@@ -72,5 +80,76 @@ async fn remove_token(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     platform.remove_token(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a code that signs a browser in as the caller: once, within ten minutes.
+#[utoipa::path(post, path = "/v1/sign-in-codes", tag = "access", responses((status = 201, body = SignInCode)))]
+async fn create_sign_in_code(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+) -> Result<Response, Refusal> {
+    Ok((StatusCode::CREATED, Answer(platform.create_sign_in_code(&by).await?)).into_response())
+}
+
+/// Every session that is not over, the newest first; never their secrets.
+#[utoipa::path(get, path = "/v1/sessions", tag = "access", responses((status = 200, body = Vec<SessionInfo>)))]
+async fn sessions(
+    State(platform): State<Platform>,
+    shown: Option<Extension<Credential>>,
+) -> Result<Answer<Vec<SessionInfo>>, Refusal> {
+    let current = match &shown {
+        Some(Extension(Credential::Session(id))) => Some(id.as_str()),
+        _ => None,
+    };
+    Ok(Answer(platform.sessions(current).await?))
+}
+
+/// Begins a session in the name of the token or the code that is shown. The answer is the only time its secret is shown.
+#[utoipa::path(post, path = "/v1/sessions", tag = "access",
+    responses((status = 201, body = CreatedSession), (status = 409, description = "The code was used already")))]
+async fn create_session(
+    State(platform): State<Platform>,
+    Extension(Caller(by)): Extension<Caller>,
+    Extension(Origin(from)): Extension<Origin>,
+    shown: Option<Extension<Credential>>,
+) -> Result<Response, Refusal> {
+    let Some(Extension(shown)) = shown else {
+        return Err(invalid(
+            "a session is for a browser over TCP; make a code for one with POST /v1/sign-in-codes",
+        )
+        .into());
+    };
+    Ok((StatusCode::CREATED, Answer(platform.create_session(&by, &shown, &from).await?)).into_response())
+}
+
+/// The session that asks (`current`).
+#[utoipa::path(get, path = "/v1/sessions/{id}", tag = "access", params(("id" = String, Path, description = "`current`")),
+    responses((status = 200, body = SessionInfo), (status = 404, description = "It is over, or the caller shows no session")))]
+async fn session(
+    State(platform): State<Platform>,
+    Path(id): Path<String>,
+    shown: Option<Extension<Credential>>,
+) -> Result<Answer<SessionInfo>, Refusal> {
+    let found = match shown {
+        Some(Extension(Credential::Session(own))) if id == "current" => platform.session(&own).await?,
+        _ => platform.sessions(None).await?.into_iter().find(|session| session.id == id),
+    };
+    found.map(Answer).ok_or_else(|| not_found("there is no such session; it may be over").into())
+}
+
+/// Ends a session at once; `current` is the one that asks.
+#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "access", params(("id" = String, Path)),
+    responses((status = 204, description = "It is over"), (status = 404, description = "There is no such session")))]
+async fn remove_session(
+    State(platform): State<Platform>,
+    Path(id): Path<String>,
+    shown: Option<Extension<Credential>>,
+) -> Result<StatusCode, Refusal> {
+    let id = match shown {
+        Some(Extension(Credential::Session(own))) if id == "current" => own,
+        _ => id,
+    };
+    platform.remove_session(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,7 +5,7 @@
 
 use super::answer::Refusal;
 use crate::errors::{forbidden, invalid};
-use crate::platform::{Platform, check_person};
+use crate::platform::{Credential, Platform, check_person};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -115,11 +115,16 @@ pub(super) async fn remote(State(gate): State<Gate>, mut request: Request, next:
         return next.run(request).await;
     }
     match identify(&gate, request.headers(), peer).await {
-        Ok(caller) => {
+        Ok((_, Credential::Code(_))) if !is_sign_in(&request) => Refusal::from(forbidden(
+            "this code begins a session (POST /v1/sessions) and is good for nothing else",
+        ))
+        .into_response(),
+        Ok((caller, credential)) => {
             let over = if peer.encrypted { "https" } else { "http" };
             let origin = Origin(format!("{over} {}", peer.address.ip().to_canonical()));
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(origin);
+            request.extensions_mut().insert(credential);
             next.run(request).await
         }
         Err(refusal) if request.uri().path().starts_with("/v2") => to_registry_client(refusal),
@@ -173,16 +178,20 @@ pub(super) async fn guard_images(State(platform): State<Platform>, request: Requ
 /// What git and registry clients know.
 const BASIC: &str = "Basic realm=\"berth\", charset=\"UTF-8\"";
 
-async fn identify(gate: &Gate, headers: &HeaderMap, peer: Peer) -> Result<Caller, Refusal> {
+fn is_sign_in(request: &Request) -> bool {
+    request.method() == Method::POST && request.uri().path() == "/v1/sessions"
+}
+
+async fn identify(gate: &Gate, headers: &HeaderMap, peer: Peer) -> Result<(Caller, Credential), Refusal> {
     let Some(shown) = headers.get(header::AUTHORIZATION) else {
         return Err(unauthorized(
             "this needs a token; make one with `berth tokens:create NAME` on the machine",
         ));
     };
     if let Some(token) = shown.to_str().ok().and_then(token_of)
-        && let Some(owner) = gate.platform.token_owner(&token).await?
+        && let Some((owner, credential)) = gate.platform.recognize(&token).await?
     {
-        return Ok(Caller(owner.0));
+        return Ok((Caller(owner), credential));
     }
     tracing::warn!(from = %peer.address.ip(), "a wrong token was shown");
     match gate.failures.count(peer.address.ip(), Instant::now()) {

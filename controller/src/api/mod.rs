@@ -12,6 +12,7 @@ mod caller;
 mod certificates;
 mod config;
 mod cron;
+mod dashboard;
 mod deploys;
 mod drains;
 mod events;
@@ -47,6 +48,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
@@ -156,4 +158,10 @@ pub fn remote(platform: &Platform, git: Router) -> Router {
     let registry = crate::registry::router(platform.registry().clone())
         .layer(from_fn_with_state(platform.clone(), caller::guard_images));
     router(platform).merge(git).merge(registry).layer(from_fn_with_state(gate, caller::remote))
+}
+
+/// The dashboard in front of `api`, which it calls as its visitors would.
+pub fn with_dashboard(api: Router, stop: &CancellationToken) -> Router {
+    let loopback = dashboard::Loopback::new(api.clone(), stop.clone());
+    berth_dashboard::router(Arc::new(loopback), stop.clone()).layer(from_fn(dashboard::tell_peer)).merge(api)
 }

@@ -214,6 +214,14 @@ pub(super) fn sentence(call: &Call<'_>) -> (String, Option<AppName>, String) {
         ("POST", "/v1/tokens") => {
             ("tokens.create", format!("made token {}", call.word("/name").unwrap_or_default()))
         }
+        ("POST", "/v1/sign-in-codes") => {
+            ("sessions.link", "made a link that signs in to the dashboard".to_owned())
+        }
+        ("POST", "/v1/sessions") => ("sessions.begin", "signed in to the dashboard".to_owned()),
+        ("DELETE", "/v1/sessions/{id}") if call.part("id") == "current" => {
+            ("sessions.end", "signed out of the dashboard".to_owned())
+        }
+        ("DELETE", "/v1/sessions/{id}") => ("sessions.end", format!("ended session {}", call.part("id"))),
         ("DELETE", "/v1/tokens/{name}") => ("tokens.remove", format!("removed token {}", call.part("name"))),
         ("POST", "/v1/drains") => {
             app = call.word("/app").and_then(|app| AppName::parse(&app).ok());

@@ -72,7 +72,8 @@ async fn either(
     Ok(())
 }
 
-async fn connection(
+/// Serves one connection, whatever it is made of.
+pub(super) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     router: Router,
     peer: Option<Peer>,

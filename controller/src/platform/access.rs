@@ -42,11 +42,11 @@ struct Token {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOwner(pub String);
 
-fn ssh_key(name: &str) -> String {
+pub(super) fn ssh_key(name: &str) -> String {
     format!("ssh-keys/{name}")
 }
 
-fn token_key(name: &str) -> String {
+pub(super) fn token_key(name: &str) -> String {
     format!("tokens/{name}")
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Keys of the store: `apps/<app>`, `releases/<app>/<10 digits>`, `config/app/<app>/<NAME>` and `config/global/<NAME>`
 //! (sealed), `registries/app/<app>/<server>` and `registries/global/<server>` (sealed), `domains/global`,
-//! `domains/guard`, `drains/…` and `alerts/…` (sealed), `config-events/...` (who changed which names), `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`, `nodes/<name>`, `networks/<name>`. Other modules keep theirs under prefixes of
+//! `domains/guard`, `drains/…` and `alerts/…` (sealed), `config-events/...` (who changed which names), `ssh-keys/<name>`, `tokens/<name>`, `token-uses/<name>`, `sessions/<SHA-256>`, `sign-in-codes/<SHA-256>`, `nodes/<name>`, `networks/<name>`. Other modules keep theirs under prefixes of
 //! their own, such as `deploys/<app>`, `builds/<app>/<build>`, `certificates/` and `acme/`.
 
 mod access;
@@ -22,6 +22,7 @@ mod registries;
 mod releases;
 mod rotation;
 mod scoped;
+mod sessions;
 mod settings;
 mod volumes;
 
@@ -34,6 +35,7 @@ pub use error::PlatformError;
 pub(crate) use nodes::key as node_key;
 pub use operations::Operation;
 pub use proxy::{Common as ProxyCommon, Pages};
+pub(crate) use sessions::Credential;
 
 use crate::options::Options;
 use crate::secrets::Keyring;

@@ -1,0 +1,241 @@
+//! Sessions of people in a browser, and codes that begin one.
+//!
+//! Both are 256 random bits behind a word (`berths_`, `berthc_`); the store holds their SHA-256 as a key, so looking one up tells
+//! nothing of others. A session acts in the name of the token or SSH key that began it, and is over when that is removed, after
+//! [`IDLE_MS`] without use, or [`LONGEST_MS`] after its begin. A code begins one session within [`CODE_MS`].
+
+use super::{Platform, PlatformError, now_ms};
+use crate::secrets;
+use crate::store::{Compare, Write};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use berth_model::api::{CreatedSession, SessionInfo, SignInCode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A session that nobody uses ends after a week.
+const IDLE_MS: i64 = 7 * 24 * 3_600_000;
+/// And in any case after 30 days.
+const LONGEST_MS: i64 = 30 * 24 * 3_600_000;
+/// How long a code is good.
+const CODE_MS: i64 = 10 * 60_000;
+/// How often the time of the last use is written.
+const USE_RESOLUTION_MS: i64 = 5 * 60_000;
+/// Codes there may be at once.
+const MOST_CODES: usize = 100;
+
+const SESSIONS: &str = "sessions/";
+const CODES: &str = "sign-in-codes/";
+/// What a session's secret begins with.
+const SESSION: &str = "berths_";
+/// What a code begins with.
+const CODE: &str = "berthc_";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Session {
+    by: String,
+    /// What has to be there as long as it is to be good; `None` is the machine's admin.
+    rests_on: Option<String>,
+    from: String,
+    created_ms: i64,
+    used_ms: i64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Code {
+    by: String,
+    rests_on: Option<String>,
+    expires_ms: i64,
+}
+
+impl Session {
+    fn ends_ms(&self) -> i64 {
+        (self.created_ms + LONGEST_MS).min(self.used_ms + IDLE_MS)
+    }
+}
+
+/// How somebody showed who they are, over TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// A token.
+    Token,
+    /// A session: its id.
+    Session(String),
+    /// A code, which is good for beginning a session and nothing else: its id.
+    Code(String),
+}
+
+fn id_of(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
+}
+
+fn fresh(word: &str) -> Result<String, PlatformError> {
+    Ok(format!("{word}{}", URL_SAFE_NO_PAD.encode(secrets::random::<32>()?)))
+}
+
+impl Platform {
+    /// Whose this is, if it is a token, a session or a code.
+    pub(crate) async fn recognize(&self, shown: &str) -> Result<Option<(String, Credential)>, PlatformError> {
+        if shown.starts_with(SESSION) {
+            let id = id_of(shown);
+            return Ok(self.live_session(&id).await?.map(|session| (session.by, Credential::Session(id))));
+        }
+        if shown.starts_with(CODE) {
+            let id = id_of(shown);
+            let code = self.load::<Code>(&format!("{CODES}{id}")).await?.map(|(code, _)| code);
+            let good = code.filter(|code| code.expires_ms > now_ms());
+            return Ok(good.map(|code| (code.by, Credential::Code(id))));
+        }
+        Ok(self.token_owner(shown).await?.map(|owner| (owner.0, Credential::Token)))
+    }
+
+    /// A session that is not over. Notes its use.
+    async fn live_session(&self, id: &str) -> Result<Option<Session>, PlatformError> {
+        let key = format!("{SESSIONS}{id}");
+        let Some((session, _)) = self.load::<Session>(&key).await? else { return Ok(None) };
+        let now = now_ms();
+        if session.ends_ms() <= now || !self.stands(session.rests_on.as_deref()).await? {
+            return Ok(None);
+        }
+        if now - session.used_ms >= USE_RESOLUTION_MS {
+            let used = Session { used_ms: now, ..session.clone() };
+            let put = vec![Write::Put(key.clone(), super::json(&used))];
+            // Only a note: a full disk must not lock people out. Not for a session that was ended meanwhile.
+            if let Err(error) = self.txn(vec![Compare::Present(key)], put).await {
+                tracing::warn!(%error, "cannot note a session's use");
+            }
+        }
+        Ok(Some(session))
+    }
+
+    async fn stands(&self, rests_on: Option<&str>) -> Result<bool, PlatformError> {
+        match rests_on {
+            None => Ok(true),
+            Some(key) => Ok(self.load::<serde_json::Value>(key).await?.is_some()),
+        }
+    }
+
+    /// What a caller's sessions rest on: the token or key of that name.
+    async fn ground_of(&self, by: &str) -> Result<Option<String>, PlatformError> {
+        for key in [super::access::ssh_key(by), super::access::token_key(by)] {
+            if self.load::<serde_json::Value>(&key).await?.is_some() {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a code that signs in as `by`, once.
+    pub(crate) async fn create_sign_in_code(&self, by: &str) -> Result<SignInCode, PlatformError> {
+        let now = now_ms();
+        let all = self.load_all::<Code>(CODES).await?;
+        let over: Vec<_> = all
+            .iter()
+            .filter(|(_, code)| code.expires_ms <= now)
+            .map(|(key, _)| Write::Delete(key.clone()))
+            .collect();
+        if all.len() - over.len() >= MOST_CODES {
+            return Err(PlatformError::Conflict(format!(
+                "{MOST_CODES} links wait to be used; wait some minutes"
+            )));
+        }
+        let (code, expires_ms) = (fresh(CODE)?, now + CODE_MS);
+        let stored = Code { by: by.to_owned(), rests_on: self.ground_of(by).await?, expires_ms };
+        let mut writes = over;
+        writes.push(Write::Put(format!("{CODES}{}", id_of(&code)), super::json(&stored)));
+        self.txn(Vec::new(), writes).await?;
+        Ok(SignInCode { code, expires_ms })
+    }
+
+    /// Begins a session for whoever showed a token or a code; the code is used up with it.
+    pub(crate) async fn create_session(
+        &self,
+        by: &str,
+        shown: &Credential,
+        from: &str,
+    ) -> Result<CreatedSession, PlatformError> {
+        let now = now_ms();
+        let mut compare = Vec::new();
+        let mut writes = Vec::new();
+        let rests_on = match shown {
+            Credential::Session(_) => {
+                return Err(PlatformError::Invalid(
+                    "a session begins with a token or a code, not with another session".to_owned(),
+                ));
+            }
+            Credential::Token => Some(super::access::token_key(by)),
+            Credential::Code(id) => {
+                let key = format!("{CODES}{id}");
+                let code = self.load::<Code>(&key).await?.map(|(code, _)| code);
+                compare.push(Compare::Present(key.clone()));
+                writes.push(Write::Delete(key));
+                code.and_then(|code| code.rests_on)
+            }
+        };
+        let stored =
+            Session { by: by.to_owned(), rests_on, from: from.to_owned(), created_ms: now, used_ms: now };
+        let secret = fresh(SESSION)?;
+        writes.push(Write::Put(format!("{SESSIONS}{}", id_of(&secret)), super::json(&stored)));
+        for (key, session) in self.load_all::<Session>(SESSIONS).await? {
+            if session.ends_ms() <= now {
+                writes.push(Write::Delete(key));
+            }
+        }
+        if self.txn(compare, writes).await?.is_none() {
+            return Err(PlatformError::Conflict(
+                "this link was used already; make another with: berth dashboard".to_owned(),
+            ));
+        }
+        tracing::info!(by, from, "session begun");
+        Ok(CreatedSession { session: secret, by: by.to_owned(), expires_ms: now + LONGEST_MS })
+    }
+
+    /// Every session that is not over, the newest first.
+    pub(crate) async fn sessions(&self, current: Option<&str>) -> Result<Vec<SessionInfo>, PlatformError> {
+        let now = now_ms();
+        let mut found = Vec::new();
+        for (key, session) in self.load_all::<Session>(SESSIONS).await? {
+            if session.ends_ms() > now && self.stands(session.rests_on.as_deref()).await? {
+                let id = key.trim_start_matches(SESSIONS);
+                found.push(info(id, session, current));
+            }
+        }
+        found.sort_by_key(|session| std::cmp::Reverse(session.created_ms));
+        Ok(found)
+    }
+
+    /// One session that is not over.
+    pub(crate) async fn session(&self, id: &str) -> Result<Option<SessionInfo>, PlatformError> {
+        Ok(self.live_session(id).await?.map(|session| info(id, session, Some(id))))
+    }
+
+    /// Ends a session at once.
+    pub(crate) async fn remove_session(&self, id: &str) -> Result<(), PlatformError> {
+        let key = self
+            .load_all::<Session>(SESSIONS)
+            .await?
+            .into_iter()
+            .map(|(key, _)| key)
+            .find(|key| key.trim_start_matches(SESSIONS).starts_with(id) && id.len() >= SHOWN);
+        let Some(key) = key else {
+            return Err(PlatformError::NotFound("there is no such session; it may be over".to_owned()));
+        };
+        self.txn(Vec::new(), vec![Write::Delete(key)]).await?;
+        Ok(())
+    }
+}
+
+/// Digits of the hash that are shown as the id.
+const SHOWN: usize = 16;
+
+fn info(id: &str, session: Session, current: Option<&str>) -> SessionInfo {
+    SessionInfo {
+        id: id.get(..SHOWN).unwrap_or(id).to_owned(),
+        expires_ms: session.created_ms + LONGEST_MS,
+        current: current == Some(id),
+        by: session.by,
+        from: session.from,
+        created_ms: session.created_ms,
+        last_used_ms: session.used_ms,
+    }
+}
