@@ -21,7 +21,7 @@ use crate::stats::{Account, Finished};
 use crate::table::{Route, Target};
 use crate::trace_context;
 use crate::tunnel::{self, Moved};
-use crate::upstream::Lease;
+use crate::upstream::{self, Lease};
 use crate::worker::Worker;
 use berth_model::ports::AppProtocol;
 use berth_model::route::AccessLogFormat;
@@ -640,6 +640,7 @@ impl<S: Socket> Client<S> {
         let _counted = self.worker.count_tunnel();
         let mut moved = Moved::default();
         keep_alive(self.stream.tcp(), HOURS);
+        upstream::let_wait(&app);
         tokio::select! {
             () = tunnel::run(&self.stream, &app, (self.input.take(), early), &mut moved) => {}
             () = self.worker.end_tunnels.cancelled() => {}
@@ -658,8 +659,7 @@ fn leads_here(name: &str, host: &[u8]) -> bool {
 /// For [`keep_alive`] of connections that may be silent for hours.
 pub(crate) const HOURS: Duration = Duration::from_secs(60);
 
-/// Lets the kernel notice a dead peer: one that is silent for `after` is asked every quarter of that, three times. No
-/// `TCP_USER_TIMEOUT` beside it: that would also end a connection to an app that takes nothing for a while.
+/// Lets the kernel notice a dead peer: one that is silent for `after` is asked every quarter of that, three times.
 pub(crate) fn keep_alive(stream: &TcpStream, after: Duration) {
     let probes = socket2::TcpKeepalive::new().with_time(after).with_interval(after / 4).with_retries(3);
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_keepalive(&probes) {

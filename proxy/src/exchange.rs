@@ -16,7 +16,7 @@ use crate::table::Route;
 use crate::upstream::{self, Backend, Connection, Lease};
 use crate::worker::Worker;
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -97,6 +97,8 @@ pub(crate) struct Job<'a, S> {
 pub(crate) enum Fate {
     /// The app closed the connection without a byte.
     Silent,
+    /// There was no byte, and its machine gives no sign of life.
+    Gone,
     /// The app's answer makes no sense; the client has got nothing.
     Broken(&'static str),
     Aborted,
@@ -156,6 +158,11 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
     }
     let idempotent = request.method.is_idempotent();
     let mut fresh = false;
+    let long = match request.framing {
+        Framing::None => false,
+        Framing::Length(length) => length > upstream::CONFIRMED_UNREAD,
+        Framing::Chunked => true,
+    };
     let within = route.rules.limits.connect.unwrap_or(worker.shared.settings.connect);
     let mut search = Search::new(route, request, head, head.len() + used);
     loop {
@@ -164,7 +171,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             Err(page) => return Outcome::Fail(page),
         };
         let pooled = if fresh { None } else { upstream::reuse(&lease, worker.index, !idempotent) };
-        let connection = match pooled {
+        let mut connection = match pooled {
             Some(connection) => connection,
             None => match connect(&lease, within, trace).await {
                 Ok(connection) => connection,
@@ -174,6 +181,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 }
             },
         };
+        connection.send_long(long);
         let extra = search.extra_fields(route, &lease, secure);
         let data = input.as_ref().map_or(&b""[..], |buf| &buf.data()[..first]);
         let slices = [head, wrapped.prefix(), data, wrapped.suffix()].map(IoSlice::new);
@@ -212,7 +220,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 (trace.status, trace.sent, trace.first_byte) = (own.status, own.sent, own.first_byte);
                 trace.head_sent = own.head_sent;
                 match fate {
-                    Ok(Fate::Silent) => {
+                    Ok(Fate::Silent | Fate::Gone) => {
                         trace.judge(route, false);
                         return Outcome::Fail(Page::BAD_GATEWAY);
                     }
@@ -222,18 +230,22 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             }
         };
         match fate {
-            None | Some(Fate::Silent) => {
+            None | Some(Fate::Silent | Fate::Gone) => {
                 // Unsent, or nothing came back: once more if that does no harm.
-                let again = fate.is_none() || (idempotent && complete);
+                let mut again = fate.is_none() || (idempotent && complete);
                 progress.sent.store(false, Ordering::Relaxed);
                 if fate.is_some() {
                     search.sent();
                 }
-                if connection.reused {
+                let gone = matches!(fate, Some(Fate::Gone));
+                // The app may have closed a connection that idled; a new one is worth a try then.
+                if connection.reused && !gone {
                     fresh = true;
                 } else {
                     search.failed(&lease, route, trace);
                 }
+                // Who waited that long for a machine need not wait for it again.
+                again &= !gone || search.has_others(route);
                 if !again {
                     return Outcome::Fail(Page::BAD_GATEWAY);
                 }
@@ -254,7 +266,8 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
                 trace.judge(route, !matches!(trace.status, 502..=504));
                 let sent = progress.sent.load(Ordering::Relaxed);
                 if reusable && sent {
-                    worker.keep(&lease, Connection { reused: true, ..connection });
+                    connection.reused = true;
+                    worker.keep(&lease, connection);
                 }
                 return if close || !sent { Outcome::Close } else { Outcome::Again };
             }
@@ -461,12 +474,19 @@ async fn head_of_answer(
             }
         }
         let silent = trace.first_byte.is_none();
-        let lost = || if silent { Fate::Silent } else { Fate::Broken("the answer ended within its head") };
-        io::readable(app).await.map_err(|_| lost())?;
+        let lost = |error: Option<std::io::Error>| match error.map(|error| error.kind()) {
+            _ if !silent => Fate::Broken("the answer ended within its head"),
+            Some(ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+                Fate::Gone
+            }
+            _ => Fate::Silent,
+        };
+        io::readable(app).await.map_err(|error| lost(Some(error)))?;
         let buf = input.get_or_insert_with(Buf::take);
         buf.make_room(MAX_HEAD + 1);
         match io::read(app, buf.space()).await {
-            Ok(0) | Err(_) => return Err(lost()),
+            Ok(0) => return Err(lost(None)),
+            Err(error) => return Err(lost(Some(error))),
             Ok(count) => buf.filled(count),
         }
         if silent {

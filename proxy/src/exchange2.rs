@@ -106,7 +106,7 @@ pub(crate) async fn forward<S: Socket>(job: Job<'_, S>) -> Outcome {
             Err(outcome) => return outcome,
         };
         match fate {
-            Fate::Silent => {
+            Fate::Silent | Fate::Gone => {
                 search.sent();
                 let unprocessed = lost == Some(Reason::REFUSED_STREAM);
                 if lost.is_none() {

@@ -89,6 +89,12 @@ pub struct Options {
     pub access_log: AccessLogFormat,
 }
 
+/// Whether the proxy of this data directory has ever had routes: it keeps the last ones there, once it serves them.
+#[must_use]
+pub fn has_routes(data: &std::path::Path) -> bool {
+    control::table_path(data).exists()
+}
+
 /// Serves until `stop` fires and what was in flight has ended. Blocks; makes its own threads.
 #[expect(clippy::needless_pass_by_value, reason = "every role is called so")]
 pub fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {

@@ -66,6 +66,9 @@ impl<'a> Search<'a> {
         while self.stale < MAX_STALE {
             let Target::Backends(backends) = &route.target else { return Err(Page::BAD_GATEWAY) };
             if backends.is_empty() {
+                if !self.unsent {
+                    return Err(Page::BAD_GATEWAY); // the only ones there were went away with it
+                }
                 if !self.wait(worker, route, progress).await {
                     return Err(Page::UNAVAILABLE);
                 }
@@ -128,6 +131,12 @@ impl<'a> Search<'a> {
         lease.backend.failed();
         trace.judge(route, false);
         self.tried.push(lease.backend.clone());
+    }
+
+    /// Whether there are backends that were not tried yet.
+    pub(crate) fn has_others(&self, route: &Route) -> bool {
+        let Target::Backends(backends) = &route.target else { return false };
+        backends.iter().any(|backend| !self.tried.iter().any(|tried| Arc::ptr_eq(tried, backend)))
     }
 
     /// It could not be connected to.

@@ -235,6 +235,7 @@ async fn serve(worker: Arc<Worker>, client: TcpStream, peer: SocketAddr, port: u
         }
     }
     keep_alive(&client, HOURS);
+    upstream::let_wait(&app);
     let mut moved = Moved::default();
     tokio::select! {
         () = tunnel::run(&client, &app, (early, None), &mut moved) => {}

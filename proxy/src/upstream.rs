@@ -25,6 +25,12 @@ use tokio::sync::Notify;
 const MAX_EJECTION: Duration = Duration::from_secs(8);
 /// How long an app may be silent before the kernel asks whether its machine is there; 6 s later it is gone.
 const ASKED_AFTER: Duration = Duration::from_secs(8);
+/// How long a machine may leave unconfirmed what was sent to it, before it is gone: as long as unanswered questions take.
+/// While something is unconfirmed, the kernel asks none (`TCP_USER_TIMEOUT`, man 7 tcp).
+const UNCONFIRMED: Duration = Duration::from_secs(14);
+/// A machine's kernel confirms so much of a request whether or not the app reads it. Of what is longer, a part may rightly
+/// wait for the app, and would look unconfirmed as well.
+pub(crate) const CONFIRMED_UNREAD: u64 = 16 << 10;
 
 /// One life of one container, as long as anything refers to it.
 #[derive(Debug)]
@@ -57,6 +63,7 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 struct Idle {
     stream: TcpStream,
+    patient: bool,
     since: Instant,
 }
 
@@ -300,6 +307,29 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     /// It carried a request before: the app may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// What was sent may wait for the app for any time.
+    patient: bool,
+}
+
+impl Connection {
+    /// Before a request is sent: whether it is longer than [`CONFIRMED_UNREAD`], or may become so.
+    pub(crate) fn send_long(&mut self, long: bool) {
+        if self.patient != long {
+            bound(&self.stream, if long { None } else { Some(UNCONFIRMED) });
+            self.patient = long;
+        }
+    }
+}
+
+/// For what is no request and an answer: what was sent may wait for the app for any time.
+pub(crate) fn let_wait(stream: &TcpStream) {
+    bound(stream, None);
+}
+
+fn bound(stream: &TcpStream, unconfirmed: Option<Duration>) {
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(unconfirmed) {
+        tracing::debug!(%error, "cannot bound how long a machine may be silent");
+    }
 }
 
 /// An idle connection of `thread` to the leased backend. With `sure`, the socket itself is asked whether the app has
@@ -309,7 +339,7 @@ pub(crate) fn reuse(lease: &Lease, thread: usize, sure: bool) -> Option<Connecti
     while let Some(idle) = slot.pop() {
         let dead = if sure { io::has_spoken(&idle.stream) } else { has_woken(&idle.stream) };
         if !dead {
-            return Some(Connection { stream: idle.stream, reused: true });
+            return Some(Connection { stream: idle.stream, reused: true, patient: idle.patient });
         }
     }
     None
@@ -331,7 +361,8 @@ pub(crate) async fn connect_within(lease: &Lease, within: Duration) -> Result<Co
     }
     stream.set_nodelay(true)?;
     keep_alive(&stream, ASKED_AFTER);
-    Ok(Connection { stream, reused: false })
+    bound(&stream, Some(UNCONFIRMED));
+    Ok(Connection { stream, reused: false, patient: false })
 }
 
 /// Keeps a connection for the next request, unless its backend is gone or has enough of them. True if the thread should
@@ -343,7 +374,7 @@ pub(crate) fn keep(lease: &Lease, thread: usize, connection: Connection) -> bool
     if lease.backend.gone.load(Ordering::SeqCst) || slot.len() >= MAX_IDLE_UPSTREAM {
         return false;
     }
-    slot.push(Idle { stream: connection.stream, since: Instant::now() });
+    slot.push(Idle { stream: connection.stream, patient: connection.patient, since: Instant::now() });
     slot.len() == 1
 }
 

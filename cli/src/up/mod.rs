@@ -291,7 +291,7 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Takes the stacks over, waits until the API says that it is ready, and tells people and scripts (`DIR/run/ready`).
+/// Takes the stacks over, waits until the API says that it is ready and the proxy has routes, and tells people and scripts (`DIR/run/ready`).
 async fn become_ready(plan: &Plan, ready: &CancellationToken) -> Result<()> {
     let socket = if plan.joined { "run/agent.sock" } else { "run/api.sock" };
     let client = Client::new(Endpoint::Unix(plan.data.join(socket)));
@@ -300,6 +300,10 @@ async fn become_ready(plan: &Plan, ready: &CancellationToken) -> Result<()> {
     }
     remove_if_there(&plan.data.join(IMPORTING))?;
     while client.call(Method::GET, "/healthz", None::<&()>).await.is_err() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    // Until its proxy knows what there is, a machine that just joined answers 503 for apps that serve elsewhere.
+    while plan.joined && !berth_proxy::has_routes(&plan.data) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     ready.cancel();

@@ -90,14 +90,15 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// All its tasks end where they are.
+    /// All its tasks end where they are. Afterwards its lock and ports are free: its threads have dropped what they had.
     pub async fn kill(mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let runtime = self.runtime.take();
         let ended = self.ended.take();
-        // Its lock is free when its future is dropped.
-        tokio::task::spawn_blocking(move || ended.map(|ended| ended.recv())).await.unwrap();
+        let over = move || {
+            runtime.map(|runtime| runtime.shutdown_timeout(Duration::from_secs(20)));
+            ended.map(|ended| ended.recv())
+        };
+        tokio::task::spawn_blocking(over).await.unwrap();
     }
 }
 
@@ -219,11 +220,9 @@ impl World {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (say, ended) = std::sync::mpsc::channel();
         let options = self.options.clone();
-        runtime.spawn(async move {
+        let running = runtime.spawn(async move {
             let _say = SayWhenDropped(say);
-            if let Err(error) = berth_controller::run(options, CancellationToken::new()).await {
-                eprintln!("the controller ended: {error:#}");
-            }
+            berth_controller::run(options, CancellationToken::new()).await
         });
         self.controller = Some(Controller { runtime: Some(runtime), ended: Some(ended) });
         let api = self.api();
@@ -232,7 +231,10 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), up).await.expect("the controller answers");
+        tokio::select! {
+            up = tokio::time::timeout(Duration::from_secs(60), up) => up.expect("the controller answers"),
+            ended = running => panic!("the controller ended: {ended:?}"),
+        }
     }
 
     pub async fn kill(&mut self) {

@@ -72,8 +72,10 @@ pub struct Switch {
 
 impl Switch {
     pub(super) fn new() -> Result<Self> {
-        let script = "set -e\nmount --make-rprivate /\nip link set lo up\nip link add br0 type bridge\n\
-            ip address add 192.0.2.254/24 dev br0\nip link set br0 up\n\
+        // Without an address of its own a bridge has the lowest of its ports', and hosts would look for clients at one that
+        // went with the host that was switched off.
+        let script = "set -e\nmount --make-rprivate /\nip link set lo up\n\
+            ip link add br0 address 02:00:00:00:00:fe type bridge\nip address add 192.0.2.254/24 dev br0\nip link set br0 up\n\
             ip route add unreachable default\necho 1 > /proc/sys/net/ipv4/ip_forward\nexec cat";
         let mut holder = Command::new("unshare");
         holder.args(["--net", "--mount", "bash", "-c", script]);
