@@ -645,6 +645,8 @@ pub struct CreatedToken {
 pub struct SignInCode {
     /// `berthc_` and 43 characters: a bearer token for one `POST /v1/sessions`.
     pub code: String,
+    /// The dashboard's page that takes it. It names `localhost` where the API listens to its own machine only.
+    pub url: String,
     /// Until when; milliseconds since the Unix epoch.
     pub expires_ms: i64,
 }

@@ -136,7 +136,8 @@ const RELATED: &[(&str, &[&str])] = &[
     ("git:from-image", &["registry:login", "images:list"]),
     ("builder:set", &["buildpacks:set", "builder-dockerfile:set"]),
     ("secrets:rotate-key", &["config:set"]),
-    ("tokens:create", &["context:add", "ssh-keys:add"]),
+    ("tokens:create", &["context:add", "ssh-keys:add", "dashboard"]),
+    ("dashboard", &["tokens:create"]),
     ("ssh-keys:add", &["tokens:create"]),
     ("context:add", &["tokens:create"]),
 ];

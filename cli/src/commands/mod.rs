@@ -15,6 +15,7 @@ mod config;
 mod config_show;
 mod contexts;
 mod cron;
+mod dashboard;
 mod deploy;
 mod domains;
 mod drains;
@@ -109,6 +110,7 @@ pub(crate) fn families() -> Vec<Family> {
         family("resource", "What containers may use, and what is kept for them", resource::commands()),
         family("ssh-keys", "Who may push and command over SSH", keys::commands()),
         family("tokens", "Who may use the API over the network", tokens::commands()),
+        family("dashboard", "The web dashboard", dashboard::commands()),
         family("node", "Machines", [machines::commands(), nodes::commands()].concat()),
         family("context", "Clusters that commands go to", contexts::commands()),
         family("help", "About berth itself", help::commands()),
@@ -158,6 +160,7 @@ pub(crate) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "resource" => resource::run(context, name, matches).await,
         "ssh-keys" => keys::run(context, name, matches).await,
         "tokens" => tokens::run(context, name, matches).await,
+        "dashboard" => dashboard::run(context, name, matches).await,
         "node" if machines::is_one(name) => machines::run(context, name, matches).await,
         "node" => nodes::run(context, name, matches).await,
         "context" => contexts::run(context, name, matches).await,

@@ -270,6 +270,7 @@ impl Plan {
              1. Let your key in:    {berth} ssh-keys:add me ~/.ssh/id_ed25519.pub\n       \
              2. In a repository:    git remote add paas {git}/hello\n       \
              3. Deploy it:          git push paas main\n       \
+             In a browser:          {berth} dashboard\n       \
              All commands:          berth help\n",
             domain = self.domain,
             secure = match self.https.map(|address| address.port()) {

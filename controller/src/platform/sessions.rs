@@ -5,6 +5,7 @@
 //! [`IDLE_MS`] without use, or [`LONGEST_MS`] after its begin. A code begins one session within [`CODE_MS`].
 
 use super::{Platform, PlatformError, now_ms};
+use crate::options::Options;
 use crate::secrets;
 use crate::store::{Compare, Write};
 use base64::Engine;
@@ -63,6 +64,18 @@ pub(crate) enum Credential {
     Session(String),
     /// A code, which is good for beginning a session and nothing else: its id.
     Code(String),
+}
+
+/// Where the dashboard is: on the API's port, by TLS where others can reach that.
+fn dashboard(options: &Options) -> String {
+    let port = options.api.port();
+    let ip = options.api.ip();
+    match &options.several {
+        Some(several) => format!("https://{}", berth_wire::host_port(&several.advertise, port)),
+        None if ip.is_loopback() => format!("http://localhost:{port}"),
+        None if ip.is_unspecified() => format!("https://{}:{port}", options.domain),
+        None => format!("https://{}", std::net::SocketAddr::new(ip, port)),
+    }
 }
 
 fn id_of(secret: &str) -> String {
@@ -144,7 +157,8 @@ impl Platform {
         let mut writes = over;
         writes.push(Write::Put(format!("{CODES}{}", id_of(&code)), super::json(&stored)));
         self.txn(Vec::new(), writes).await?;
-        Ok(SignInCode { code, expires_ms })
+        let url = format!("{}/ui/sign-in?code={code}", dashboard(self.options()));
+        Ok(SignInCode { code, url, expires_ms })
     }
 
     /// Begins a session for whoever showed a token or a code; the code is used up with it.
