@@ -4,7 +4,7 @@
   const box = document.querySelector("[data-charts]");
   if (!box) return;
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const one = (value) => value == null ? "–" : value < 10 ? value.toFixed(value < 1 ? 2 : 1) : Math.round(value).toLocaleString("en");
+  const one = (value) => value == null ? "–" : value === 0 ? "0" : value < 10 ? value.toFixed(value < 1 ? 2 : 1) : Math.round(value).toLocaleString("en");
   const bytes = (value) => {
     if (value == null) return "–";
     let unit = 0;
@@ -23,14 +23,22 @@
   let data = null, plots = [];
   let range = new URLSearchParams(location.search).get("range") === "24h" ? "24h" : "1h";
 
-  const words = (kind, index) => kind.series.map(([name, column]) => {
-    const value = data[column][index];
-    return (kind.series.length > 1 ? name + " " : "") + kind.unit(value);
-  }).join(" · ");
+  const word = (kind, [name, column], index) => (kind.series.length > 1 ? name + " " : "") + kind.unit(data[column][index]);
+  const words = (kind, index) => kind.series.map((series) => word(kind, series, index)).join(" · ");
+  // The values at a moment, each with the colour of its line.
   const tell = (figure, kind, index) => {
     const place = figure.querySelector(".chart-now");
     const at = data.at[index];
-    place.textContent = at == null ? "" : words(kind, index) + " at " + new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: range === "1h" ? "2-digit" : undefined });
+    place.replaceChildren();
+    if (at == null) return;
+    for (const series of kind.series) {
+      const part = document.createElement("span");
+      if (kind.series.length > 1) part.dataset.line = series[2];
+      part.textContent = word(kind, series, index);
+      place.append(part);
+    }
+    const when = { hour: "2-digit", minute: "2-digit", second: range === "1h" ? "2-digit" : undefined, hour12: false };
+    place.append("at " + new Date(at * 1000).toLocaleTimeString([], when));
   };
   const draw = () => {
     plots.forEach((plot) => plot.destroy());

@@ -305,6 +305,14 @@ async fn sign_in(
             let cookie = set_cookie(*peer, &created.session, seconds.max(0));
             ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
         }
+        Err(WireError::Refused { status: status @ StatusCode::UNAUTHORIZED, .. })
+            if !fields.text("code").is_empty() =>
+        {
+            refused(
+                status,
+                "this link was used already, or is older than ten minutes; make another with: berth dashboard",
+            )
+        }
         Err(WireError::Refused { status, body }) => refused(status, &body.message),
         Err(error) => refused(StatusCode::BAD_GATEWAY, &error.to_string()),
     }
