@@ -116,6 +116,62 @@ async fn wrong_tokens_are_slowed_down_and_right_ones_are_not() {
     assert_eq!(try_token(&right, FAR).await.status, StatusCode::OK);
 }
 
+async fn with(controller: &Controller, method: &str, path: &str, secret: &str) -> common::Reply {
+    let asked = from_peer(request(method, path, None), FAR, true);
+    ask(&controller.remote(), with_auth(asked, &format!("Bearer {secret}"))).await
+}
+
+/// Begins a session by a token or a code.
+async fn session(controller: &Controller, secret: &str) -> String {
+    let made = with(controller, "POST", "/v1/sessions", secret).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    made.json()["session"].as_str().expect("a secret").to_owned()
+}
+
+#[tokio::test]
+async fn a_session_acts_for_its_token_and_ends_with_it() {
+    let controller = Controller::start().await;
+    let right = token(&controller, "ada").await;
+    let own = session(&controller, &right).await;
+    assert!(own.starts_with("berths_") && own.len() == 50, "{own}");
+    let current = with(&controller, "GET", "/v1/sessions/current", &own).await;
+    assert_eq!(current.json()["by"], "ada");
+    assert_eq!(current.json()["from"], "https 192.0.2.7");
+    assert_eq!(with(&controller, "GET", "/v1/sessions/current", &right).await.status, StatusCode::NOT_FOUND);
+    let listed = controller.get("/v1/sessions").await;
+    assert!(!listed.text().contains(&own), "secrets are shown once");
+    let again = with(&controller, "POST", "/v1/sessions", &own).await;
+    assert_eq!(again.status, StatusCode::BAD_REQUEST, "a session cannot outlive itself");
+
+    let other = session(&controller, &right).await;
+    let id = with(&controller, "GET", "/v1/sessions/current", &other).await.json()["id"].clone();
+    let path = format!("/v1/sessions/{}", id.as_str().expect("an id"));
+    assert_eq!(controller.call("DELETE", &path, None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(with(&controller, "GET", "/v1/apps", &other).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(controller.call("DELETE", &path, None).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(with(&controller, "GET", "/v1/apps", &own).await.status, StatusCode::OK, "only the one that was meant");
+
+    assert_eq!(controller.call("DELETE", "/v1/tokens/ada", None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(with(&controller, "GET", "/v1/apps", &own).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(controller.get("/v1/sessions").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn a_code_begins_one_session_and_nothing_else() {
+    let controller = Controller::start().await;
+    let made = controller.call("POST", "/v1/sign-in-codes", Some(json!({}))).await.json();
+    let code = made["code"].as_str().expect("a code");
+    assert!(made["url"].as_str().expect("a page").ends_with(&format!("/ui/sign-in?code={code}")), "{made}");
+    for (method, path) in [("GET", "/v1/apps"), ("POST", "/v1/sign-in-codes"), ("GET", "/v1/sessions"), ("GET", "/v2/")] {
+        assert_eq!(with(&controller, method, path, code).await.status, StatusCode::FORBIDDEN, "{method} {path}");
+    }
+    let own = session(&controller, code).await;
+    assert_eq!(with(&controller, "GET", "/v1/sessions/current", &own).await.json()["by"], "local");
+    assert_eq!(with(&controller, "POST", "/v1/sessions", code).await.status, StatusCode::UNAUTHORIZED, "used up");
+    let local = controller.call("POST", "/v1/sessions", None).await;
+    assert_eq!(local.status, StatusCode::BAD_REQUEST, "the socket needs no session");
+}
+
 #[tokio::test]
 async fn the_local_admin_may_act_for_others_but_not_for_nonsense() {
     let controller = Controller::start().await;

@@ -50,7 +50,7 @@ export class Berth {
     const [http, ssh, api, cluster] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
     Object.assign(berth, { http, ssh, api, base: `http://127.0.0.1:${api}` });
     const address = (port) => `127.0.0.1:${port}`;
-    const words = ["--data", berth.data, "up", "--domain", "test.localhost", "--http", address(http), "--https", "none"];
+    const words = ["--data", berth.data, "up", "--domain", "test.localhost", "--http", address(http)];
     words.push("--ssh", address(ssh), "--api", address(api), "--cluster", address(cluster), "--stack-dir", stacks);
     const log = fs.openSync(path.join(berth.dir, "log"), "a");
     berth.up = spawn(bin, words, { stdio: ["ignore", log, log] });
