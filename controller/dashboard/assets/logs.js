@@ -7,11 +7,11 @@
   const PER_FRAME = 1000;
   const SILENT = 30000; // the server says something every 10 s
 
-  // ---- Text without orders to a terminal; colours as classes. As `plain` in pages/logs/text.rs.
-  const ORDER = /\x1b\[([ -?]*)([@-~])|\x9b([ -?]*)([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x07\x1b]*\x1b\\|\x1b(?![\[\]PX^_])[ -\/]*[0-~]|[\0-\x08\n-\x1f\x7f-\x9f]/g;
-  const picture = (c) => {
-    const code = c.charCodeAt(0);
-    return code < 32 ? String.fromCharCode(0x2400 + code) : code === 127 ? "\u2421" : "\ufffd";
+  // ---- Text without orders to a terminal: colours as classes, the rest written out. As `plain` in pages/logs/text.rs.
+  const ORDER = /\x1b\[([0-9;:]{0,32})m|[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g;
+  const written = (c) => {
+    const code = c.charCodeAt(0), hex = code.toString(16).padStart(2, "0");
+    return c === "\r" ? "\\r" : c === "\n" ? "\\n" : code < 256 ? "\\x" + hex : `\\u{${hex}}`;
   };
   const plain = (raw) => {
     if (raw.endsWith("\r")) raw = raw.slice(0, -1);
@@ -19,9 +19,9 @@
     for (const found of raw.matchAll(ORDER)) {
       text += raw.slice(at, found.index);
       at = found.index + found[0].length;
-      const kind = found[2] || found[4];
-      if (kind === "m") { style = restyle(style, found[1] ?? found[3]); runs.push([text.length, classes(style)]); }
-      else if (found[0].length === 1) text += picture(found[0]);
+      if (found[1] !== undefined) style = restyle(style, found[1]);
+      else { runs.push([text.length, "t-out"]); text += written(found[0]); }
+      runs.push([text.length, classes(style)]);
     }
     return { text: text + raw.slice(at), runs };
   };
@@ -77,25 +77,37 @@
   const screen = () => {
     const box = $("#log-lines"), none = $("#log-none"), end = $("#log-end"), found = $("#log-found"), search = $("#log-search");
     const rows = box.getElementsByClassName("line"), hits = box.getElementsByClassName("hit");
-    let follows = true, last = 0, count = 0, chars = 0, find = null, unseen = 0, queue = [], frame = 0, held = false, tell = () => {};
+    let follows = true, last = 0, count = 0, chars = 0, find = null, unseen = 0, queue = [], frame = 0, held = false, tell = () => {}, current = null;
 
     const toEnd = () => { follows = true; unseen = 0; box.scrollTop = box.scrollHeight; last = box.scrollTop; shown(); };
     const shown = () => {
       end.textContent = unseen ? `To the end (${unseen.toLocaleString()} new)` : "To the end";
       end.hidden = follows;
       none.hidden = count > 0;
-      const text = find ? (hits.length ? `${hits.length.toLocaleString()} ${hits.length === 1 ? "line" : "lines"}` : "no line has it") : "";
+      const place = current && find ? [...hits].indexOf(current) + 1 : 0;
+      const lines = `${hits.length.toLocaleString()} ${hits.length === 1 ? "line" : "lines"}`;
+      const text = find ? (hits.length ? (place ? place.toLocaleString() + " of " : "") + lines : "no line has it") : "";
       if (found.textContent !== text) found.textContent = text;
     };
-    // Only who scrolls up leaves the end: rows that come, go or get higher move the end, not the person.
+    // Only who scrolls up leaves the end: rows that come, go or get higher move the end, not the person. That somebody begins
+    // to scroll up is known before anything moved, so that rows which come meanwhile do not pull back.
+    const near = () => box.scrollTop + box.clientHeight >= box.scrollHeight - 30;
+    const leave = () => { if (box.scrollHeight > box.clientHeight) { follows = false; shown(); } };
     box.addEventListener("scroll", () => {
-      const near = box.scrollTop + box.clientHeight >= box.scrollHeight - 30;
-      if (near) follows = true;
-      else if (box.scrollTop < last - 4) follows = false;
+      const up = box.scrollTop < last - 1;
+      if (!near()) { if (up) follows = false; } else if (!up) follows = true;
       if (follows) unseen = 0;
       last = box.scrollTop;
       shown();
     }, { passive: true });
+    let finger = 0;
+    box.addEventListener("wheel", (event) => { if (event.deltaY < 0) leave(); }, { passive: true });
+    box.addEventListener("touchstart", (event) => { finger = event.touches[0].clientY; }, { passive: true });
+    box.addEventListener("touchmove", (event) => { if (event.touches[0].clientY > finger) leave(); }, { passive: true });
+    box.addEventListener("keydown", (event) => { if (["ArrowUp", "PageUp", "Home"].includes(event.key)) leave(); });
+    // The scroll bar belongs to the box, what is shown does not.
+    box.addEventListener("pointerdown", (event) => { if (event.target === box && event.offsetX > box.clientWidth) leave(); });
+    box.addEventListener("pointerup", () => { if (near()) toEnd(); });
     end.addEventListener("click", () => { toEnd(); box.focus({ preventScroll: true }); });
 
     const dress = (row) => {
@@ -156,21 +168,23 @@
       typed = 0;
       const words = search.value;
       find = words ? new RegExp(words.replace(/[.*+?^${}()|[\]\\\/-]/g, "\\$&"), "gi") : null;
-      for (const row of rows) if (row.own && (find || row.classList.contains("hit"))) { row.classList.remove("at"); dress(row); }
+      current?.classList.remove("at");
+      current = null;
+      for (const row of [...rows]) if (find || row.classList.contains("hit")) dress(row);
       shown();
     };
     const step = (by) => {
       const all = [...hits];
       if (!all.length) return;
-      const now = all.findIndex((row) => row.classList.contains("at"));
-      const next = all[now < 0 ? (by > 0 ? 0 : all.length - 1) : (now + by + all.length) % all.length];
-      if (now >= 0) all[now].classList.remove("at");
-      next.classList.add("at");
+      const now = all.indexOf(current);
+      current?.classList.remove("at");
+      current = all[now < 0 ? (by > 0 ? 0 : all.length - 1) : (now + by + all.length) % all.length];
+      current.classList.add("at");
       follows = false;
-      next.scrollIntoView({ block: "center" });
+      // Only here: the window stays where it is.
+      box.scrollTop += current.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2;
       last = box.scrollTop;
       shown();
-      found.textContent = `${(all.indexOf(next) + 1).toLocaleString()} of ${all.length.toLocaleString()} lines`;
     };
     search.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(look, 150); });
     search.addEventListener("keydown", (event) => {
@@ -191,13 +205,16 @@
       set();
     }
 
+    // Names have one width, so that what they say stands in line.
+    let widest = 0;
+    const widen = (length) => { if (length > widest) { widest = length; box.style.setProperty("--who", Math.min(length, 20) + "ch"); } };
     const clear = () => {
       queue = []; count = chars = unseen = 0; follows = true;
       while (none.nextElementSibling) none.nextElementSibling.remove();
       shown();
     };
     return {
-      clear,
+      clear, widen,
       say: (text) => { none.textContent = text || none.dataset.words; },
       quiet: () => { none.hidden = count + queue.length > 0; },
       add: (line) => {
@@ -278,6 +295,7 @@
       said.textContent = more.join(" · ");
       wrong.hidden = now !== "refused";
       wrong.textContent = now === "refused" ? why : "";
+      if (now === "refused") view.say(" ");
       if (now === "live") view.quiet();
     };
 
@@ -315,13 +333,13 @@
       if (title) made.title = title;
       return made;
     };
+    const met = new Set();
     const put = (line) => {
       const name = `${line.process}.${line.ordinal}`, at = stamp(line.at_us);
-      if (!sawn.has(name)) { sawn.add(name); offer([line.process, name]); }
+      if (!met.has(name)) { met.add(name); offer([line.process, name]); view.widen(name.length); }
       const who = part("b", "who hue-" + hue(line.process), name, line.container);
       view.add({ raw: line.text, front: [part("span", "when", at.short, at.full), who], className: line.stream === "stdout" ? "" : "from-" + line.stream });
     };
-    const sawn = new Set();
 
     // After a break the last two seconds are asked for again (nodes do not speak in order), and what was had is left out: as
     // often as it was had, for a program may write the same line twice within a microsecond.

@@ -162,7 +162,7 @@ fn viewer(app: &AppName, asked: &Asked, sources: &[String]) -> Markup {
                     a.button #log-download href={ (base) "/download" } download { "Download" }
                 }
             }
-            p.wrong #log-wrong role="alert" hidden {}
+            p.wrong.reason #log-wrong role="alert" hidden {}
             (screen("Lines of the log", "No lines yet. What the app writes to stdout and stderr shows here.", &html! {
                 span.state #log-state data-tone="busy" role="status" { "connecting" }
                 span.dim #log-said {}
@@ -269,6 +269,6 @@ mod tests {
         let line = serde_json::json!({ "at_us": 1, "app": "a", "process": "web", "ordinal": 1, "container": "a.web.1.x",
             "stream": "berth", "text": "\u{1b}[31mred\u{1b}[0m\u{7}" });
         let line: LogLine = serde_json::from_value(line).expect("a line");
-        assert_eq!(shown(&line), "1970-01-01T00:00:00.000001Z berth[web.1]: red␇\n");
+        assert_eq!(shown(&line), "1970-01-01T00:00:00.000001Z berth[web.1]: red\\x07\n");
     }
 }

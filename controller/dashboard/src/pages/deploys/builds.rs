@@ -132,12 +132,12 @@ async fn view(visitor: &Visitor, app: &AppName, build: &str) -> Result<Markup, T
             div { dt { "Release" } dd { @if let Some(release) = build.release { a href={ "/ui/apps/" (app) "/releases/" (release.0) } { (release) } } @else { "–" } } }
             @if let Some(name) = &build.image { div { dt { "Image" } dd { (image(name)) } } }
         }
-        @if let Some(reason) = &build.reason { p.wrong.reason { (reason) } }
+        @if let Some(reason) = &build.reason { p.reason.wrong[build.status == BuildStatus::Failed].notice[build.status != BuildStatus::Failed] { (reason) } }
         // For the script: whether there is more to wait for.
         div #build-over hidden data-over[!build.status.is_running()] {}
         div.log #build data-keep data-build={ (base) "/log" } {
             noscript { p.notice { "What it says shows here with scripts. " a href={ (base) "/download" } { "As a text file" } " it needs none." } }
-            p.wrong #log-wrong role="alert" hidden {}
+            p.wrong.reason #log-wrong role="alert" hidden {}
             (screen("What the build says", "It has said nothing yet.", &html! {}))
         }
         script src=(asset("logs.js")) defer {}
