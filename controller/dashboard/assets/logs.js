@@ -242,7 +242,12 @@
       try {
         const answer = await fetch(url(), { signal: own.signal, redirect: "error", cache: "no-store" });
         if (answer.status === 401) return location.reload();
-        if (!answer.ok) { refused = answer.status; throw new Error((await answer.text()).slice(0, 500)); }
+        if (!answer.ok) {
+          // Words for a script are text; a page says that the server is not itself just now.
+          refused = answer.status;
+          const isText = (answer.headers.get("content-type") || "").startsWith("text/plain");
+          throw new Error(isText ? (await answer.text()).slice(0, 500) : "the platform does not answer");
+        }
         heard = Date.now();
         say("live", missing = "");
         const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();

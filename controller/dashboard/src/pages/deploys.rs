@@ -84,8 +84,10 @@ async fn view(visitor: &Visitor, app: &AppName, all: bool) -> Result<Markup, Tro
         section aria-labelledby="releases" {
             div.heading { h2 #releases { "Releases" } }
             @if releases.is_empty() {
-                (empty("Nothing was deployed yet. Push, and the build shows here while it runs.", &command("git push paas main")))
-                p { a href={ "/ui/apps/" (app) } { "How to point git at this app" } }
+                (empty("Nothing was deployed yet. Push, and the build shows here while it runs.", &html! {
+                    p { a href={ "/ui/apps/" (app) } { "How to point git at this app" } }
+                }))
+                (command("git push paas main"))
             } @else { (releases::list(app, &releases, all)) }
         }
         section aria-labelledby="builds" {

@@ -23,9 +23,11 @@ use axum::routing::get;
 use berth_model::AppName;
 use berth_model::api::PsReport;
 use berth_model::container::{LogLine, LogStream};
+use berth_wire::Lines;
 use futures_util::stream::unfold;
 use maud::{Markup, html};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 
 /// Choices of how many lines back are shown.
@@ -36,6 +38,8 @@ const DEFAULT_BACK: u32 = 1000;
 const DOWNLOADED: u32 = 100_000;
 /// Longest regular expression the API takes, in bytes.
 const LONGEST_PATTERN: usize = 1000;
+/// Lines of a download are sent in pieces of about so many bytes.
+const PIECE: usize = 64 << 10;
 
 pub(crate) fn router() -> Router<Ui> {
     Router::new()
@@ -208,22 +212,31 @@ async fn download(visitor: Visitor, Path(app): Path<AppName>, Query(asked): Quer
         Ok(lines) => lines,
         Err(error) => return Trouble::from(error).into_response(),
     };
-    // What breaks off in between breaks the download off as well: half a file must not look like a whole one.
-    let pieces = unfold(Some(lines), |lines| async move {
-        let mut lines = lines?;
-        match lines.next::<LogLine>().await {
-            Ok(line) => Some((Ok(Bytes::from(shown(&line?))), Some(lines))),
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    as_file(&format!("{app}-log.txt"), Body::from_stream(pieces))
+    as_file(&format!("{app}-log.txt"), lines, shown)
 }
 
-/// A text file to keep. Its name has no quotes: names of apps and ids of builds do not.
-pub(crate) fn as_file(name: &str, body: Body) -> Response {
+/// Lines of the API as a text file to keep. The file's name has no quotes: names of apps and ids of builds do not.
+pub(crate) fn as_file<T>(name: &str, lines: Lines, text: fn(&T) -> String) -> Response
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    // What breaks off in between breaks the download off as well: half a file must not look like a whole one.
+    let pieces = unfold(Some(lines), move |lines| async move {
+        let mut lines = lines?;
+        let mut piece = String::new();
+        while piece.len() < PIECE {
+            match lines.next::<T>().await {
+                Ok(Some(line)) => piece.push_str(&text(&line)),
+                Ok(None) if piece.is_empty() => return None,
+                Ok(None) => return Some((Ok(Bytes::from(piece)), None)),
+                Err(error) => return Some((Err(error), None)),
+            }
+        }
+        Some((Ok(Bytes::from(piece)), Some(lines)))
+    });
     let disposition = format!("attachment; filename=\"{name}\"");
     let kind = (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned());
-    ([kind, (header::CONTENT_DISPOSITION, disposition)], body).into_response()
+    ([kind, (header::CONTENT_DISPOSITION, disposition)], Body::from_stream(pieces)).into_response()
 }
 
 /// `2026-03-04T05:06:07.000000Z app[web.1]: text`, as the CLI has it.

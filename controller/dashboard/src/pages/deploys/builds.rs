@@ -9,14 +9,12 @@ use crate::session::Visitor;
 use crate::show::{self, duration, moment, state};
 use crate::trouble::Trouble;
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::Path;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use berth_model::api::{BuildInfo, BuildStatus, Progress};
 use berth_model::{AppName, BuildId};
-use futures_util::stream::unfold;
 use maud::{Markup, html};
 
 pub(super) fn router() -> Router<Ui> {
@@ -156,14 +154,7 @@ async fn download(visitor: Visitor, Path((app, build)): Path<(AppName, String)>)
         Ok(found) => found,
         Err(error) => return Trouble::from(error).into_response(),
     };
-    let pieces = unfold(Some(lines), |lines| async move {
-        let mut lines = lines?;
-        match lines.next::<Progress>().await {
-            Ok(line) => Some((Ok(Bytes::from(text(&line?))), Some(lines))),
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    as_file(&file_name(&app, &id), Body::from_stream(pieces))
+    as_file(&file_name(&app, &id), lines, text)
 }
 
 fn file_name(app: &AppName, build: &BuildId) -> String {
