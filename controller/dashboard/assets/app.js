@@ -136,6 +136,7 @@
     const buttons = $$("button", form);
     buttons.forEach((one) => { one.disabled = true; });
     form.setAttribute("aria-busy", "true");
+    $("p.wrong[role]", form)?.remove();
     const progress = $("#progress"), lines = $("#progress-lines"), end = $("#progress-end");
     let shown = false, last = null;
     const show = (line) => {
@@ -171,6 +172,7 @@
         }
         if (done) break;
       }
+      if (last && !last.then) last.then = answer.headers.get("berth-then");
       if (!last) last = { event: "failed", error: { message: "the connection broke; the operation may still go on" } };
     } catch (error) {
       last = { event: "failed", error: { message: String(error.message || error) } };
@@ -264,6 +266,7 @@
           $$(`[name="${name}"]`, dialog).forEach((field) => { field.value = value; });
           $$(`[data-shows="${name}"]`, dialog).forEach((place) => { place.textContent = value; });
         }
+        $("p.wrong[role]", dialog)?.remove();
         dialog.showModal();
       }
     }

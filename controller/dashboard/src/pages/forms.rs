@@ -89,6 +89,11 @@ pub(super) fn set_or(value: Option<&str>, else_holds: &str) -> Markup {
     html! { @match value { Some(value) => (value), None => span.dim { (else_holds) } } }
 }
 
+/// `on` or `off`; `tone` is that of `on`.
+pub(super) fn switched(on: bool, tone: &str) -> Markup {
+    html! { span.state data-tone=(if on { tone } else { "idle" }) { @if on { "on" } @else { "off" } } }
+}
+
 /// Browsers send line breaks as CRLF (HTML standard, "form submission"); files have LF.
 pub(super) fn unix(text: &str) -> String {
     text.replace("\r\n", "\n")

@@ -27,7 +27,7 @@ pub(super) fn section(info: &AppInfo) -> Markup {
                 article.card {
                     div.heading { h3 { "Source" } div.actions { (opener("build-source", "Edit", "link")) } }
                     dl.facts {
-                        (fact("Branch", &set(&info.deploy_branch, "main or master")))
+                        (fact("Branch", &set(&info.deploy_branch, "that of the first push")))
                         (fact("Directory", &set(&info.build_dir, "the top of the tree")))
                         (fact("Procfile", &set(&info.procfile_path, "Procfile")))
                         (fact("app.json", &set(&info.app_json_path, "app.json")))
@@ -37,7 +37,7 @@ pub(super) fn section(info: &AppInfo) -> Markup {
                     div.heading { h3 { "Builder" } div.actions { (opener("build-builder", "Edit", "link")) } }
                     dl.facts {
                         (fact("Builder", &set(&info.builder_selected, &built)))
-                        (fact("Longest build", &html! { (crate::show::duration(timeout.into())) }))
+                        (fact("Longest build", &html! { @if timeout.is_multiple_of(60) { (timeout / 60) " min" } @else { (timeout) " s" } }))
                         (fact("Dockerfile", &set(&info.dockerfile_path, "Dockerfile")))
                         (fact("Stage", &set(&info.dockerfile_target, "the last")))
                     }
@@ -63,7 +63,7 @@ fn text(value: &Option<String>) -> &str {
 
 fn source(info: &AppInfo) -> Markup {
     html! {
-        (line("build-branch", "deploy_branch", "Branch whose pushes deploy", text(&info.deploy_branch), "Empty: main or master."))
+        (line("build-branch", "deploy_branch", "Branch whose pushes deploy", text(&info.deploy_branch), "Empty: that of the next first push."))
         (line("build-dir", "build_dir", "Directory that is built", text(&info.build_dir), "Such as apps/web; empty: the top."))
         (line("build-procfile", "procfile_path", "Path of the Procfile", text(&info.procfile_path), ""))
         (line("build-appjson", "app_json_path", "Path of app.json", text(&info.app_json_path), ""))

@@ -24,7 +24,7 @@ pub(super) fn section(app: &AppName, own: &AppNetworksInfo, all: &[NetworkInfo])
         section aria-labelledby="networks" {
             div.heading {
                 h2 #networks { "Networks" }
-                div.actions { @if others.is_empty() { a href="/ui/networks" { "Networks" } } @else { (opener("attach", "Put on a network", "")) } }
+                div.actions { @if others.is_empty() { a href="/ui/networks" { "All networks" } } @else { (opener("attach", "Put on a network", "")) } }
             }
             @if on.is_empty() { p.dim { "On none: it reaches no other app, and none reaches it." } }
             @else {

@@ -1,6 +1,6 @@
 //! How requests are treated on their way to an app: the proxy's settings, who may enter, pages of one's own.
 
-use super::super::forms::{choice, file, hidden, line, lines, needed, secret, unix};
+use super::super::forms::{choice, file, hidden, line, lines, needed, secret, switched, unix};
 use super::{act, back};
 use crate::action::Fields;
 use crate::page::{button, dialog, opener};
@@ -79,12 +79,12 @@ pub(super) fn section(app: &AppName, proxy: &ProxyInfo) -> Markup {
             }
             div.cards-of-settings {
                 article.card {
-                    div.heading { h3 { "Maintenance" } (state(if proxy.maintenance { "on" } else { "off" })) }
+                    div.heading { h3 { "Maintenance" } (switched(proxy.maintenance, "warn")) }
                     p { @if proxy.maintenance { "Every request gets 503." } @else { "The app answers. In maintenance every request gets 503 and a page that says so." } }
                     div.buttons-left { (button(&at("maintenance"), words, "", &[("on", on)])) }
                 }
                 (users_card(app, proxy))
-                (pages_card(app, proxy))
+                (pages_card(&at("proxy/pages"), proxy, false))
             }
             details #all-settings open[!proxy.values.is_empty()] {
                 summary { "All settings of the proxy" @if !proxy.values.is_empty() { " (" (show::count(proxy.values.len(), "set here", "set here")) ")" } }
@@ -171,18 +171,20 @@ fn users_card(app: &AppName, proxy: &ProxyInfo) -> Markup {
     }
 }
 
-fn pages_card(app: &AppName, proxy: &ProxyInfo) -> Markup {
-    let action = format!("{}/proxy/pages", back(app));
+/// Pages in place of the proxy's own; only apps have one of maintenance.
+pub(in crate::pages) fn pages_card(action: &str, proxy: &ProxyInfo, global: bool) -> Markup {
     let statuses: Vec<String> = ERROR_PAGES.iter().map(ToString::to_string).collect();
-    let mut options = vec![(MAINTENANCE_PAGE, "maintenance")];
-    options.extend(statuses.iter().map(|status| (status.as_str(), status.as_str())));
+    let mut options: Vec<(&str, &str)> = statuses.iter().map(|status| (status.as_str(), status.as_str())).collect();
+    if !global {
+        options.insert(0, (MAINTENANCE_PAGE, "maintenance"));
+    }
     html! {
         article.card {
-            div.heading { h3 { "Pages of its own" } div.actions { (opener("proxy-page", "Set a page", "link")) } }
-            @if proxy.pages.is_empty() { p.dim { "None: the proxy shows its own in maintenance and for errors." } }
-            @else { ul.list { @for page in &proxy.pages { li { b { (page) } " " (button(&action, "Remove", "link bad", &[("page", page), ("remove", "1")])) } } } }
-            (dialog("proxy-page", "Set a page", &action, "Set", &html! {
-                (choice("proxy-page-name", "page", "For", &options, MAINTENANCE_PAGE))
+            div.heading { h3 { "Pages in place of the proxy's" } div.actions { (opener("proxy-page", "Set a page", "link")) } }
+            @if proxy.pages.is_empty() { p.dim { "None: the proxy shows its own " @if !global { "in maintenance and " } "for errors." } }
+            @else { ul.list { @for page in &proxy.pages { li { b { (page) } " " (button(action, "Remove", "link bad", &[("page", page), ("remove", "1")])) } } } }
+            (dialog("proxy-page", "Set a page", action, "Set", &html! {
+                (choice("proxy-page-name", "page", "For", &options, ""))
                 (lines("proxy-page-html", "html", "HTML", "", 6, "Up to 64 KiB."))
                 (file("proxy-page-file", "proxy-page-html", "or a file"))
             }))
@@ -240,14 +242,19 @@ pub(super) async fn users(visitor: Visitor, Path(app): Path<AppName>, fields: Fi
     patch(&visitor, &app, &fields, &PatchProxy { users, ..PatchProxy::default() }).await
 }
 
-/// Sets a page, or takes it away.
-pub(super) async fn pages(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
+/// Sets a page, or takes it away; `path` is of an app or of the platform.
+pub(in crate::pages) async fn set_page(visitor: &Visitor, fields: &Fields, path: &str, then: &str) -> Response {
     let html = (!fields.is_on("remove")).then(|| unix(fields.raw("html")));
     if html.as_ref().is_some_and(String::is_empty) {
         return fields.refuse(&Trouble::invalid("the page is empty"));
     }
     let pages = BTreeMap::from([(fields.text("page").to_owned(), html)]);
-    patch(&visitor, &app, &fields, &PatchProxy { pages, ..PatchProxy::default() }).await
+    fields.act(visitor, Method::PATCH, path, Some(&PatchProxy { pages, ..PatchProxy::default() }), then).await
+}
+
+/// Sets a page of an app, or takes it away.
+pub(super) async fn pages(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
+    set_page(&visitor, &fields, &format!("/v1/apps/{app}/proxy"), &back(&app)).await
 }
 
 #[cfg(test)]

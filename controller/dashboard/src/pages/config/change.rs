@@ -95,12 +95,12 @@ pub(super) async fn check(visitor: Visitor, scope: Scope, fields: Fields) -> Res
     let set = match pasted(&fields) {
         Ok(set) => set,
         Err(mistakes) => {
-            return fragment(html! { ul.wrong { @for one in &mistakes { li { (one) } } } });
+            return fragment(html! { ul.mistakes { @for one in &mistakes { li { (one) } } } });
         }
     };
     match visitor.api.get::<Vec<Variable>>(&format!("{}/variables", scope.api())).await {
         Ok(now) => fragment(plan(&now, &set, fields.is_on("replace"), fields.is_on("secret"))),
-        Err(error) => fragment(html! { p.wrong { (Trouble::from(error).message()) } }),
+        Err(error) => fragment(html! { p.mistakes { (Trouble::from(error).message()) } }),
     }
 }
 

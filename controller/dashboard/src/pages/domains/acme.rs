@@ -1,6 +1,6 @@
 //! Certificates that come by themselves (ACME, RFC 8555): whether, how it goes, and what has to be set first.
 
-use super::super::forms::{choice, fact, file, line, lines, secret, set_or, tick};
+use super::super::forms::{choice, fact, file, hidden, line, lines, secret, set_or, switched, tick};
 use super::back;
 use super::certificate::until;
 use crate::action::Fields;
@@ -24,7 +24,7 @@ pub(super) fn section(app: &AppName, acme: &AcmeInfo, all: &AcmeSettingsInfo) ->
         section aria-labelledby="acme" {
             div.heading {
                 h2 #acme { "Certificates by themselves (ACME)" }
-                (state(if acme.enabled { "on" } else { "off" }))
+                (switched(acme.enabled, "good"))
                 div.actions {
                     (opener("acme-settings", "Settings", ""))
                     @if acme.enabled {
@@ -40,6 +40,7 @@ pub(super) fn section(app: &AppName, acme: &AcmeInfo, all: &AcmeSettingsInfo) ->
                     (opener("acme-email", "Set an address", "primary"))
                 }
                 (dialog("acme-email", "Address for ACME", "/ui/settings/acme", "Set for all apps", &html! {
+                    (hidden("back", app.as_str()))
                     label for="acme-email-field" { "E-mail" }
                     input #acme-email-field name="email" type="email" required autocomplete="off";
                     p.hint { "The server writes there when something is wrong. Setting it agrees to the server's terms of service." }
