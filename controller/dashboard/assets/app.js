@@ -136,6 +136,7 @@
     const buttons = $$("button", form);
     buttons.forEach((one) => { one.disabled = true; });
     form.setAttribute("aria-busy", "true");
+    $("p.wrong[role]", form)?.remove();
     const progress = $("#progress"), lines = $("#progress-lines"), end = $("#progress-end");
     let shown = false, last = null;
     const show = (line) => {
@@ -171,6 +172,7 @@
         }
         if (done) break;
       }
+      if (last && !last.then) last.then = answer.headers.get("berth-then");
       if (!last) last = { event: "failed", error: { message: "the connection broke; the operation may still go on" } };
     } catch (error) {
       last = { event: "failed", error: { message: String(error.message || error) } };
@@ -209,6 +211,44 @@
     if (!form.hasAttribute("aria-busy")) send(form, event.submitter);
   });
 
+  // ---- What a button asks for: text or HTML of ours, put where it says (`data-into`); with the fields of its form (`data-sends`).
+  const ask = async (button) => {
+    const place = document.getElementById(button.dataset.into), dialog = place.closest("dialog");
+    const press = (on) => { button.setAttribute("aria-pressed", String(on)); button.textContent = on ? "Hide" : "Show"; };
+    const isField = "value" in place;
+    if (button.getAttribute("aria-pressed") === "true") { place.textContent = place.dataset.mask; press(false); return; }
+    const sent = "sends" in button.dataset ? { method: "POST", body: new URLSearchParams(new FormData(button.form)) } : {};
+    // Who asks later is answered: an earlier answer that comes late is not shown.
+    const turn = String(Math.random());
+    place.dataset.turn = turn;
+    if (isField) { place.value = ""; place.readOnly = true; }
+    // What was asked for is on the page as long as it is looked at.
+    dialog?.addEventListener("close", () => { if (isField) { place.value = ""; place.readOnly = false; } else place.textContent = ""; delete place.dataset.turn; }, { once: true });
+    let text = "", wrong = "";
+    try {
+      const answer = await fetch(button.dataset.asks, { ...sent, redirect: "error" });
+      if (answer.status === 401) { location.reload(); return; }
+      text = await answer.text();
+      const isHtml = (answer.headers.get("content-type") || "").includes("html");
+      if (!answer.ok) wrong = isHtml ? `the answer was ${answer.status}` : text;
+      else if (place.dataset.turn === turn && isHtml && !isField) { place.innerHTML = text; tell(place); return; }
+    } catch (error) { wrong = String(error.message || error); }
+    if (place.dataset.turn !== turn) return;
+    if (isField) place.readOnly = false;
+    if (wrong) toast(wrong, true);
+    else if (isField) place.value = text;
+    else { place.textContent = text; if (button.hasAttribute("aria-pressed")) press(true); }
+  };
+  // A file's text goes into a field.
+  document.addEventListener("change", async (event) => {
+    const field = event.target;
+    if (!field.dataset.reads || !field.files?.[0]) return;
+    if (field.files[0].size > 1 << 20) { toast("That file has more than 1 MiB.", true); return; }
+    const place = document.getElementById(field.dataset.reads);
+    place.value = await field.files[0].text();
+    place.dataset.typed = "1";
+  });
+
   // ---- Clicks.
   document.addEventListener("click", async (event) => {
     const target = event.target.closest("button, [data-opens]");
@@ -226,9 +266,11 @@
           $$(`[name="${name}"]`, dialog).forEach((field) => { field.value = value; });
           $$(`[data-shows="${name}"]`, dialog).forEach((place) => { place.textContent = value; });
         }
+        $("p.wrong[role]", dialog)?.remove();
         dialog.showModal();
       }
     }
+    if (target.dataset.asks) ask(target);
     if ("closes" in target.dataset) target.closest("dialog").close();
     if ("copy" in target.dataset) {
       const words = target.textContent;

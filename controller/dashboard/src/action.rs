@@ -9,7 +9,7 @@ use crate::session::Visitor;
 use crate::trouble::Trouble;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use berth_model::api::{ApiError, ErrorCode, Progress};
 use berth_wire::Lines;
@@ -109,7 +109,9 @@ impl Fields {
             .is_some_and(|kind| kind.as_bytes() == NDJSON.as_bytes());
         if is_progress && self.scripted {
             // As it comes: whoever leaves in between does not end the operation.
-            return ([(header::CONTENT_TYPE, NDJSON)], Body::new(answer.into_body().boxed())).into_response();
+            // Its last line is the API's, which knows no pages: where to go on is said before.
+            let head = [(header::CONTENT_TYPE, NDJSON), (HeaderName::from_static("berth-then"), then)];
+            return (head, Body::new(answer.into_body().boxed())).into_response();
         }
         if !is_progress {
             return self.done(then);

@@ -9,6 +9,7 @@ mod charts;
 mod config;
 mod deploys;
 mod domains;
+mod forms;
 mod images;
 mod jobs;
 mod logs;
