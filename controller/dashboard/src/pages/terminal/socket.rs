@@ -7,6 +7,7 @@
 //! read, and the program waits. What is typed waits here, at most [`TYPED`], so that the browser is always heard: it is what it
 //! says to be shown that lets the program go on.
 
+use crate::pages::jobs::argv_of;
 use crate::session::Visitor;
 use axum::extract::ws::{Message, WebSocket};
 use berth_model::AppName;
@@ -133,10 +134,8 @@ fn asked(start: &Start) -> Result<(&'static str, Vec<u8>), String> {
     let size = (start.size.0.clamp(1, 1000), start.size.1.clamp(1, 1000));
     let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| error.to_string());
     if start.container.is_none() && start.name.is_none() {
-        // One word with blanks in it is a line for the shell, there.
-        let line = if command.is_empty() { SHELL } else { command };
         let request = RunRequest {
-            argv: vec![line.to_owned()],
+            argv: argv_of(if command.is_empty() { SHELL } else { command }),
             tty: Some(size),
             env: BTreeMap::new(),
             process_type: None,
