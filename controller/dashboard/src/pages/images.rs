@@ -1,8 +1,162 @@
-//! Not written yet.
+//! Images of Berth's own registry: what they are for, how large they are, and what nobody needs any more.
 
 use crate::Ui;
+use crate::page::{empty, heading, opener};
+use crate::session::Visitor;
+use crate::show::{self, bytes, moment};
+use crate::trouble::Trouble;
 use axum::Router;
+use axum::extract::Query;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use berth_model::AppName;
+use berth_model::api::{Cleaned, ImageInfo};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+/// Releases that are named of one image; of the others their number.
+const NAMED: usize = 6;
 
 pub(crate) fn router() -> Router<Ui> {
-    Router::new()
+    Router::new().route("/ui/images", get(list)).route("/ui/images/cleanup", post(clean))
+}
+
+/// What a cleanup just did, for the page it leads to.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Done {
+    images: Option<u64>,
+    blobs: u64,
+    bytes: u64,
+}
+
+async fn list(visitor: Visitor, Query(done): Query<Done>) -> Response {
+    visitor
+        .show("Images", move |visitor| async move {
+            let images = visitor.api.get::<Vec<ImageInfo>>("/v1/images").await?;
+            Ok(view(&images, done))
+        })
+        .await
+}
+
+fn view(images: &[ImageInfo], done: Done) -> Markup {
+    html! {
+        (heading("Images", &html! {
+            @if images.len() > 8 { input type="search" data-filters="#images tbody tr" data-search placeholder="Search ( / )" aria-label="Search images"; }
+            (opener("cleanup", "Clean up", ""))
+        }))
+        @if let Some(count) = done.images { p.notice.good role="status" { (said(count, done)) } }
+        @if images.is_empty() {
+            (empty("The registry holds nothing yet. A push builds the first image; base images come with:", &crate::page::command("berth stack:import NAME FILE.tar")))
+        } @else {
+            p.summary { (show::count(images.len(), "image", "images")) ". Images share layers: together they take less than the sum of their sizes." }
+            div.wide { table #images .cards {
+                thead { tr {
+                    th scope="col" { "Repository" } th scope="col" { "Tags" } th scope="col" { "Used by" } th.n scope="col" { "Size" }
+                    th scope="col" { "Made" } th scope="col" { "Digest" }
+                } }
+                tbody { @for image in images { (row(image)) } }
+            } }
+            p.none hidden data-none-for="#images" { "No image is called so." }
+            p.hint { "An image as an archive for docker load: " code { "berth images:export APP --release vN > APP.tar" } }
+        }
+        (cleanup())
+    }
+}
+
+fn said(count: u64, done: Done) -> String {
+    match count {
+        0 => "There was nothing to remove.".to_owned(),
+        _ => format!(
+            "Removed {} and {}: {} are free again.",
+            show::count(usize::try_from(count).unwrap_or(usize::MAX), "image", "images"),
+            show::count(usize::try_from(done.blobs).unwrap_or(usize::MAX), "layer", "layers"),
+            bytes(done.bytes)
+        ),
+    }
+}
+
+/// The app whose repository it is.
+fn app_of(image: &ImageInfo) -> Option<AppName> {
+    AppName::parse(image.repository.strip_prefix("apps/")?).ok()
+}
+
+fn row(image: &ImageInfo) -> Markup {
+    let digest = image.digest.strip_prefix("sha256:").unwrap_or(&image.digest);
+    let short = digest.get(..12).unwrap_or(digest);
+    html! {
+        tr id={ "image-" (show::part(&image.repository)) "-" (short) } data-text={ (image.repository) " " (image.tags.join(" ")) " " (image.releases.join(" ")) " " (digest) } {
+            th scope="row" { @match app_of(image) {
+                Some(app) => a href={ "/ui/apps/" (app) } { (image.repository) },
+                None => (image.repository),
+            } }
+            td data-label="Tags" { @if image.tags.is_empty() { span.dim { "–" } } @for tag in &image.tags { span.label { (tag) } " " } }
+            td data-label="Used by" { (users(image)) }
+            td.n data-label="Size" { (bytes(image.bytes)) }
+            td data-label="Made" { @if image.created_ms > 0 { (moment(image.created_ms)) } @else { "–" } }
+            td data-label="Digest" { code title=(image.digest) { (short) } }
+        }
+    }
+}
+
+/// Releases made of it, each with a link; its newest come last in the API's answer.
+fn users(image: &ImageInfo) -> Markup {
+    let more = image.releases.len().saturating_sub(NAMED);
+    html! {
+        @if image.releases.is_empty() { span.dim { @if image.repository.starts_with("stacks/") { "builds" } @else { "no release" } } }
+        @for (index, release) in image.releases.iter().rev().take(NAMED).enumerate() {
+            @if index > 0 { ", " }
+            @match release.split_once(' ') {
+                Some((app, _)) => a href={ "/ui/apps/" (show::part(app)) "/deploys" } { (release) },
+                None => (release),
+            }
+        }
+        @if more > 0 { span.dim { " and " (more) " more" } }
+    }
+}
+
+/// A form without the page's script: what was removed is said on the page it leads to.
+fn cleanup() -> Markup {
+    html! {
+        dialog #cleanup aria-labelledby="cleanup-title" {
+            form method="post" action="/ui/images/cleanup" {
+                h2 #cleanup-title { "Clean up" }
+                p { "Removes images that are neither deployed nor kept for a rollback and were not used within the last hour, and packs the repositories of apps. It happens every hour by itself." }
+                div.buttons { button type="button" data-closes { "Cancel" } button.primary { "Clean up" } }
+            }
+        }
+    }
+}
+
+async fn clean(visitor: Visitor) -> Response {
+    match visitor.api.json::<Cleaned>(Method::POST, "/v1/cleanup", Some(&serde_json::json!({}))).await {
+        Ok(Cleaned { images, blobs, bytes }) => {
+            let page = format!("/ui/images?images={images}&blobs={blobs}&bytes={bytes}");
+            (StatusCode::SEE_OTHER, [(header::LOCATION, page)]).into_response()
+        }
+        Err(error) => Trouble::from(error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_names_its_releases_and_leads_to_its_app() {
+        let mut image = ImageInfo {
+            repository: "apps/shop".into(),
+            digest: "sha256:0123456789abcdef".into(),
+            tags: vec!["<b>".into()],
+            releases: (1..=8).map(|n| format!("shop v{n}")).collect(),
+            bytes: 3 << 20,
+            created_ms: 1,
+        };
+        let text = row(&image).into_string();
+        assert!(text.contains("shop v8</a>") && text.contains("and 2 more") && !text.contains("shop v2<"), "{text}");
+        assert!(text.contains("/ui/apps/shop\"") && text.contains("&lt;b&gt;"));
+        image.repository = "apps/../x".into();
+        assert_eq!(app_of(&image), None);
+    }
 }
