@@ -99,7 +99,7 @@
     own.resize = () => send(JSON.stringify({ size: size() }));
     own.hang = () => { finish("Disconnected.", ""); own.close(); };
     own.onopen = () => {
-      say(wanted.container ? "Connected" : "Starting a container…", "busy");
+      say("Connected; nothing written yet", "busy");
       send(JSON.stringify({ ...wanted.request, size: size() }));
     };
     own.onmessage = (event) => {

@@ -235,7 +235,8 @@ pub(crate) fn danger(id: &str, title: &str, action: &str, submit: &str, name: &s
 fn pattern(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if "^$\\.*+?()[]{}|/".contains(c) {
+        // Escaping anything else is an error, for browsers read it with the flag `v`, and then it matches everything.
+        if r"^$\.*+?()[]{}|/".contains(c) {
             escaped.push('\\');
         }
         escaped.push(c);

@@ -178,8 +178,12 @@ fn one_key(text: &str) -> Result<&str, Trouble> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     match (lines.next(), lines.next()) {
         (Some(line), None) => Ok(line),
-        (None, _) => Err(Trouble::invalid("there is no key in this: paste one line such as ssh-ed25519 AAAA…")),
-        (Some(_), Some(_)) => Err(Trouble::invalid("these are several keys: add one at a time, each with its name")),
+        (None, _) => {
+            Err(Trouble::invalid("there is no key in this: paste one line such as ssh-ed25519 AAAA…"))
+        }
+        (Some(_), Some(_)) => {
+            Err(Trouble::invalid("these are several keys: add one at a time, each with its name"))
+        }
     }
 }
 
@@ -223,7 +227,12 @@ async fn link(visitor: Visitor, headers: HeaderMap, Extension(peer): Extension<P
 }
 
 /// A page that shows a secret once, or why there is none.
-fn once<T>(visitor: &Visitor, title: &str, made: Result<T, Trouble>, view: impl Fn(&T) -> Markup) -> Response {
+fn once<T>(
+    visitor: &Visitor,
+    title: &str,
+    made: Result<T, Trouble>,
+    view: impl Fn(&T) -> Markup,
+) -> Response {
     let around = |inner: &Markup| {
         html! {
             p.crumbs { a href=(PAGE) { "Access" } " /" }
@@ -249,8 +258,7 @@ fn once<T>(visitor: &Visitor, title: &str, made: Result<T, Trouble>, view: impl 
 fn origin(headers: &HeaderMap, peer: Peer) -> String {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let is_host = |host: &str| {
-        !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
     };
     let said = text(header::ORIGIN).filter(|origin| {
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
@@ -280,7 +288,10 @@ mod tests {
         let from = |said: &'static str, host: &'static str| {
             let pairs = [(header::ORIGIN, said), (header::HOST, host)];
             let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
-            origin(&HeaderMap::from_iter(pairs.map(|(name, value)| (name, HeaderValue::from_static(value)))), peer)
+            origin(
+                &HeaderMap::from_iter(pairs.map(|(name, value)| (name, HeaderValue::from_static(value)))),
+                peer,
+            )
         };
         assert_eq!(from("https://paas.test:8443", "10.0.0.1"), "https://paas.test:8443");
         for odd in ["", "null", "javascript:x", "https://a b", "https://a/\"<"] {

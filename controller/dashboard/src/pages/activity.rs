@@ -25,8 +25,31 @@ const SEARCHED: usize = 1000;
 const SAME_TIME: usize = 50;
 /// Families of kinds, for choosing.
 const KINDS: [&str; 25] = [
-    "alerts", "apps", "builds", "certs", "checks", "config", "cron", "deploy", "domains", "drains", "images", "letsencrypt", "logs", "network",
-    "node", "proxy", "ps", "registry", "releases", "run", "secrets", "sessions", "ssh-keys", "storage", "tokens",
+    "alerts",
+    "apps",
+    "builds",
+    "certs",
+    "checks",
+    "config",
+    "cron",
+    "deploy",
+    "domains",
+    "drains",
+    "images",
+    "letsencrypt",
+    "logs",
+    "network",
+    "node",
+    "proxy",
+    "ps",
+    "registry",
+    "releases",
+    "run",
+    "secrets",
+    "sessions",
+    "ssh-keys",
+    "storage",
+    "tokens",
 ];
 
 pub(crate) fn router() -> Router<Ui> {
@@ -89,14 +112,19 @@ impl Wanted {
 
     /// The page of the same choice; `before`: that goes on before this event.
     fn address(&self, before: Option<&EventInfo>) -> String {
-        let mut query = form_urlencoded::Serializer::for_suffix("/ui/activity?".to_owned(), "/ui/activity?".len());
-        for (name, value) in [("app", &self.app), ("kind", &self.kind), ("by", &self.by), ("failed", &self.failed)] {
+        let mut query =
+            form_urlencoded::Serializer::for_suffix("/ui/activity?".to_owned(), "/ui/activity?".len());
+        for (name, value) in
+            [("app", &self.app), ("kind", &self.kind), ("by", &self.by), ("failed", &self.failed)]
+        {
             if !value.is_empty() {
                 query.append_pair(name, value);
             }
         }
         if let Some(event) = before {
-            query.append_pair("until", &event.at_ms.to_string()).append_pair("before", &event.seq.to_string());
+            query
+                .append_pair("until", &event.at_ms.to_string())
+                .append_pair("before", &event.seq.to_string());
         }
         query.finish()
     }
@@ -178,9 +206,9 @@ fn row(event: &EventInfo) -> Markup {
     let seconds = event.took_ms.map(|ms| ms / 1000).filter(|seconds| *seconds > 0);
     html! {
         tr id={ "e-" (event.seq) } {
-            td data-label="" { (moment(event.at_ms)) }
+            td { (moment(event.at_ms)) }
             td { b { (event.by) } @if !event.from.is_empty() { span.under title=(event.from) { (event.from) } } }
-            td { @if let Some(app) = &event.app { a href={ "/ui/apps/" (app) } { (app) } } @else { span.dim { "–" } } }
+            td.of { @if let Some(app) = &event.app { a href={ "/ui/apps/" (app) } { (app) } } }
             td.said {
                 (event.text)
                 span.under { (event.kind) @if let Some(seconds) = seconds { ", took " (duration(seconds)) } }
@@ -214,7 +242,9 @@ mod tests {
     fn older_events_are_a_link_away_and_none_is_shown_twice() {
         let all: Vec<_> = (1..=150).map(|seq| event(seq, "ann", EventResult::Done)).collect();
         let text = list(&Wanted::default(), &all).into_string();
-        assert!(text.contains("id=\"e-150\"") && text.contains("id=\"e-51\"") && !text.contains("id=\"e-50\""));
+        assert!(
+            text.contains("id=\"e-150\"") && text.contains("id=\"e-51\"") && !text.contains("id=\"e-50\"")
+        );
         assert!(text.contains("until=510&amp;before=51"), "{text}");
         let older = Wanted { until: Some(510), before: Some(51), ..Wanted::default() };
         assert!(!older.takes(&all[50]) && older.takes(&all[49]));

@@ -248,6 +248,7 @@ fn containers(app: &AppName, all: &[&PsContainer], usage: &BTreeMap<&str, &Usage
                     td.n data-label="Restarts" { (used.map_or(0, |used| used.restarts)) }
                     td.row-actions {
                         a href={ "/ui/apps/" (app) "/logs?process=" (container.process) "&ordinal=" (container.ordinal) } { "Logs" }
+                        @if container.command != "static" { a href={ "/ui/apps/" (app) "/terminal?container=" (container.process) "." (container.ordinal) } { "Terminal" } }
                         (button(&format!("/ui/apps/{app}/restart"), "Restart", "link", &[("process", container.process.as_str()), ("ordinal", &container.ordinal.to_string())]))
                     }
                 }

@@ -154,7 +154,10 @@ mod tests {
             created_ms: 1,
         };
         let text = row(&image).into_string();
-        assert!(text.contains("shop v8</a>") && text.contains("and 2 more") && !text.contains("shop v2<"), "{text}");
+        assert!(
+            text.contains("shop v8</a>") && text.contains("and 2 more") && !text.contains("shop v2<"),
+            "{text}"
+        );
         assert!(text.contains("/ui/apps/shop\"") && text.contains("&lt;b&gt;"));
         image.repository = "apps/../x".into();
         assert_eq!(app_of(&image), None);

@@ -24,8 +24,13 @@ use std::collections::BTreeMap;
 /// Runs that are shown of each list, the newest.
 const SHOWN: usize = 50;
 /// The longest a detached run may take: seconds, words.
-const LIMITS: [(u32, &str); 5] =
-    [(600, "10 minutes"), (3600, "1 hour"), (8 * 3600, "8 hours"), (DEFAULT_TTL_SECS, "1 day"), (7 * DEFAULT_TTL_SECS, "7 days")];
+const LIMITS: [(u32, &str); 5] = [
+    (600, "10 minutes"),
+    (3600, "1 hour"),
+    (8 * 3600, "8 hours"),
+    (DEFAULT_TTL_SECS, "1 day"),
+    (7 * DEFAULT_TTL_SECS, "7 days"),
+];
 
 pub(crate) fn router() -> Router<Ui> {
     Router::new()
@@ -40,7 +45,9 @@ pub(crate) fn router() -> Router<Ui> {
 /// A command line as the API takes it. What only a shell understands is one word: the API gives that to one.
 pub(super) fn argv_of(line: &str) -> Vec<String> {
     let whole = || vec![line.to_owned()];
-    if line.contains(['|', '&', ';', '<', '>', '(', ')', '$', '`', '*', '?', '[', '{', '~', '#', '!', '=', '\n']) {
+    if line
+        .contains(['|', '&', ';', '<', '>', '(', ')', '$', '`', '*', '?', '[', '{', '~', '#', '!', '=', '\n'])
+    {
         return whole();
     }
     words(line).ok().filter(|words| !words.is_empty()).unwrap_or_else(whole)
@@ -252,14 +259,22 @@ async fn begin(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Re
         ..DetachedRequest::default()
     });
     match body {
-        Ok(body) => fields.act(&visitor, Method::POST, &format!("/v1/apps/{app}/runs"), Some(&body), &back(&app)).await,
+        Ok(body) => {
+            fields
+                .act(&visitor, Method::POST, &format!("/v1/apps/{app}/runs"), Some(&body), &back(&app))
+                .await
+        }
         Err(trouble) => fields.refuse(&trouble),
     }
 }
 
 async fn set(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
     match settings(&fields) {
-        Ok(body) => fields.act(&visitor, Method::PATCH, &format!("/v1/apps/{app}/cron"), Some(&body), &back(&app)).await,
+        Ok(body) => {
+            fields
+                .act(&visitor, Method::PATCH, &format!("/v1/apps/{app}/cron"), Some(&body), &back(&app))
+                .await
+        }
         Err(trouble) => fields.refuse(&trouble),
     }
 }
@@ -289,7 +304,9 @@ async fn rest(visitor: Visitor, Path((app, task)): Path<(AppName, String)>, fiel
 }
 
 async fn forget(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
-    fields.act(&visitor, Method::POST, &format!("/v1/apps/{app}/runs/retire"), Some(&json!({})), &back(&app)).await
+    fields
+        .act(&visitor, Method::POST, &format!("/v1/apps/{app}/runs/retire"), Some(&json!({})), &back(&app))
+        .await
 }
 
 #[cfg(test)]

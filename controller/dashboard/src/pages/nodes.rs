@@ -155,10 +155,10 @@ fn row(node: &NodeInfo, used: Used) -> Markup {
             }
             td {
                 (states(node))
-                @if !node.alive && node.last_seen_ms > 0 { span.dim { "seen " (moment(node.last_seen_ms)) } }
-                @if let Some(note) = &node.overlay_note { span.dim title=(note) { "network: see there" } }
+                @if !node.alive && node.last_seen_ms > 0 { span.under { "seen " (moment(node.last_seen_ms)) } }
+                @if let Some(note) = &node.overlay_note { span.under title=(note) { "network: " (note) } }
             }
-            td.n data-label="Containers" { (node.containers) @if used.running < node.containers { span.dim { ", " (used.running) " running" } } }
+            td.n data-label="Containers" { (node.containers) @if used.running < node.containers { span.under { (used.running) " with a process" } } }
             td.metered data-label="CPU" { (cpu_of(node, used)) }
             td.metered data-label="Memory" { (memory_of(node, used)) }
             td.n data-label="Disk free" { (bytes(node.capacity.disk_free_mib.saturating_mul(MIB))) }
@@ -205,13 +205,18 @@ mod tests {
                 "overlay": { "wireguard": nodes - 1, "vxlan": 0, "refused": 0 } })
         };
         let usage = |c: usize| {
-            json!({ "app": format!("shop-frontend-{}", c % 83), "process": if c % 3 == 0 { "worker" } else { "web" }, "ordinal": c / 83 + 1,
+            json!({ "app": format!("shop-frontend-{}", c % 83), "process": if c.is_multiple_of(3) { "worker" } else { "web" }, "ordinal": c / 83 + 1,
                 "container": format!("shop-frontend-{}.web.{}.k7x2m9", c % 83, c / 83 + 1), "node": format!("worker-{:02}", c % nodes), "cpu_millis": c * 7 % 900,
                 "net_in": 0, "net_out": 0, "io_in": 0, "io_out": 0, "restarts": 0,
                 "counters": { "cpu_us": 0, "memory_bytes": (c as u64 * 77 % 800) << 20, "memory_limit_bytes": 1_u64 << 30, "pids": 3, "oom_kills": 0, "net_received": 0, "net_sent": 0 } })
         };
         let app = |a: usize| {
-            let status = match a { 5 | 40 => "crashed", 17 => "degraded", 23 => "deploying", _ => "running" };
+            let status = match a {
+                5 | 40 => "crashed",
+                17 => "degraded",
+                23 => "deploying",
+                _ => "running",
+            };
             json!({ "name": format!("shop-frontend-{a}"), "created_ms": 0, "deploy_branch": null, "release": 1, "git_rev": null, "builder": null, "urls": [],
                 "status": status, "formation": {}, "stopped": false, "mounts": [], "ports": [], "limits": {} })
         };
@@ -236,6 +241,23 @@ mod tests {
         if let Ok(path) = std::env::var("BERTH_PAGE") {
             std::fs::write(path, page).expect("written");
         }
+    }
+
+    #[test]
+    fn several_controllers_are_named_with_the_one_that_leads() {
+        let one = |name: &str, leads: bool| ControllerInfo {
+            name: name.into(),
+            host: "192.0.2.1".into(),
+            api_port: 8080,
+            ssh_port: 2222,
+            leads,
+            version: "0.1.0".into(),
+            since_ms: 1,
+        };
+        let text = view(&[], &[], &[], &[one("a:8080", true), one("b:8080", false)]).into_string();
+        assert!(text.contains("a:8080") && text.contains("leads") && text.contains("follows"), "{text}");
+        assert!(text.contains("No machine runs containers yet"));
+        assert!(!view(&[], &[], &[], &[]).into_string().contains("Controllers"));
     }
 
     #[test]

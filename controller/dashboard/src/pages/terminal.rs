@@ -194,7 +194,8 @@ mod tests {
                 "status": "running", "exit_code": null, "reason": null })
         };
         let runs: Vec<RunInfo> =
-            serde_json::from_value(json!([run("shop.run.1234", true), run("shop.run.4", false)])).expect("runs");
+            serde_json::from_value(json!([run("shop.run.1234", true), run("shop.run.4", false)]))
+                .expect("runs");
         let found: Vec<_> = places(&app, &ps, &runs).into_iter().map(|place| place.name).collect();
         assert_eq!(found, ["web.1", "run.1234"]);
     }

@@ -72,7 +72,8 @@ async fn lines(visitor: &Visitor, app: &AppName, run: &RunInfo) -> Result<Vec<Lo
 }
 
 fn view(app: &AppName, run: &RunInfo, log: Option<&Result<Vec<LogLine>, Trouble>>) -> Markup {
-    let name = run.name.strip_prefix(app.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&run.name);
+    let name =
+        run.name.strip_prefix(app.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&run.name);
     let base = format!("/ui/apps/{app}/runs/{}", part(&run.name));
     let due = run.cron.as_ref().and_then(|cause| cause.due_ms);
     html! {

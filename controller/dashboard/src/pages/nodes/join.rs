@@ -125,10 +125,30 @@ mod tests {
 
     #[test]
     fn the_line_is_that_of_the_command() {
-        let made = NodeToken { token: "berthjoin-a-b".into(), address: "192.0.2.1:7443".into(), expires_ms: 1 };
+        let made =
+            NodeToken { token: "berthjoin-a-b".into(), address: "192.0.2.1:7443".into(), expires_ms: 1 };
         let node = NodeName::parse("worker-3").expect("valid");
         let text = line(&made, Some(&node)).into_string();
-        assert!(text.contains("<code>berth agent join 192.0.2.1:7443 berthjoin-a-b --node worker-3</code>"), "{text}");
+        assert!(
+            text.contains("<code>berth agent join 192.0.2.1:7443 berthjoin-a-b --node worker-3</code>"),
+            "{text}"
+        );
         assert!(!line(&made, None).into_string().contains("--node"));
+    }
+    #[test]
+    fn moves_are_shown_before_they_are_made() {
+        let node = |name: &str| NodeName::parse(name).expect("valid");
+        let one = MoveInfo {
+            app: berth_model::AppName::parse("shop").expect("valid"),
+            process: berth_model::ProcessType::web(),
+            ordinal: 2,
+            from: node("a"),
+            to: node("b"),
+            why: "a has two of them".into(),
+        };
+        let text = moves_view(&[one]).into_string();
+        assert!(text.contains("web.2") && text.contains("a has two of them") && text.contains("Move them"));
+        let none = moves_view(&[]).into_string();
+        assert!(none.contains("Everything is where it should be") && !none.contains("Move them"));
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn view(nodes: &[NodeInfo], top: &[Usage], apps: &[AppInfo]) -> Marku
                         }
                     }
                 }
-                p #after-map tabindex="-1" .hint { "Each square is a container that runs, in the colour of how its app is; it leads there." }
+                p #after-map tabindex="-1" .hint { "Each square is a container with a process, in the colour of how its app is; it leads there." }
             }
         }
     }

@@ -106,7 +106,7 @@ fn containers(node: &NodeInfo, top: &[Usage], used: Used) -> Markup {
                 h2 #containers { "Containers" }
                 @if top.len() > 8 { div.actions { input type="search" data-filters="#here tbody tr" data-search placeholder="Search ( / )" aria-label="Search containers"; } }
             }
-            @if used.running < node.containers { p.dim { (node.containers - used.running) " of " (node.containers) " do not run now: they start, or failed; their apps say which." } }
+            @if used.running < node.containers { p.dim { (node.containers - used.running) " of " (node.containers) " have no process now: static sites, or they start, or failed; their apps say which." } }
             @if sorted.is_empty() { (empty("Nothing runs here.", &html! {})) }
             @else { div.wide { table #here .cards {
                 thead { tr {
@@ -132,8 +132,13 @@ fn containers(node: &NodeInfo, top: &[Usage], used: Used) -> Markup {
 
 fn facts(node: &NodeInfo) -> Markup {
     let offered = |amount: Option<String>| amount.unwrap_or_else(|| "all it has".to_owned());
-    let ways = [(node.overlay.wireguard, "over WireGuard"), (node.overlay.vxlan, "over VXLAN, not encrypted"), (node.overlay.refused, "not at all")];
-    let ways: Vec<String> = ways.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
+    let ways = [
+        (node.overlay.wireguard, "over WireGuard"),
+        (node.overlay.vxlan, "over VXLAN, not encrypted"),
+        (node.overlay.refused, "not at all"),
+    ];
+    let ways: Vec<String> =
+        ways.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
     let capacity = &node.capacity;
     html! {
         section aria-labelledby="facts" {
@@ -184,7 +189,9 @@ fn dialogs(node: &NodeInfo) -> Markup {
 
 async fn set(visitor: Visitor, Path(node): Path<NodeName>, fields: Fields) -> Response {
     match wanted(&fields) {
-        Ok(body) => fields.act(&visitor, Method::PATCH, &format!("/v1/nodes/{node}"), Some(&body), &back(&node)).await,
+        Ok(body) => {
+            fields.act(&visitor, Method::PATCH, &format!("/v1/nodes/{node}"), Some(&body), &back(&node)).await
+        }
         Err(trouble) => fields.refuse(&trouble),
     }
 }
@@ -200,7 +207,8 @@ fn wanted(fields: &Fields) -> Result<SetNode, Trouble> {
     if fields.is_on("offer") {
         // In the API 0 is all that the machine has.
         set.cpu_millis = Some(fields.some("cpu").map_or(Ok(0), |text| millis(&text))?);
-        set.memory_mib = Some(if fields.is_on("memory") { fields.parsed("memory", "number of MiB")? } else { 0 });
+        set.memory_mib =
+            Some(if fields.is_on("memory") { fields.parsed("memory", "number of MiB")? } else { 0 });
     }
     Ok(set)
 }
@@ -243,7 +251,8 @@ async fn remove(visitor: Visitor, Path(node): Path<NodeName>, fields: Fields) ->
 
 async fn doctor(visitor: Visitor, Path(node): Path<NodeName>) -> Response {
     let title = format!("{node}: problems");
-    let found = visitor.api.get::<Vec<Finding>>(&format!("/v1/nodes/{node}/doctor")).await.map_err(Trouble::from);
+    let found =
+        visitor.api.get::<Vec<Finding>>(&format!("/v1/nodes/{node}/doctor")).await.map_err(Trouble::from);
     if found == Err(Trouble::SignedOut) {
         return Trouble::SignedOut.into_response();
     }
@@ -256,6 +265,8 @@ fn findings(node: &NodeName, found: &Result<Vec<Finding>, Trouble>) -> Markup {
         FindingState::Warning => 1,
         FindingState::Fine => 2,
     };
+    let mut sorted: Vec<&Finding> = found.iter().flatten().collect();
+    sorted.sort_by_key(|finding| rank(finding));
     let words = |finding: &Finding| match finding.state {
         FindingState::Failing => ("fails", tone("failed")),
         FindingState::Warning => ("warning", tone("degraded")),
@@ -266,12 +277,10 @@ fn findings(node: &NodeName, found: &Result<Vec<Finding>, Trouble>) -> Markup {
         div.heading { h1 { "What " (node) " finds wrong with itself" } div.actions { a.button href={ (back(node)) "/doctor" } { "Look again" } } }
         @match found {
             Err(trouble) => { p.wrong { (trouble.message()) } p { "On the machine itself:" } (command("berth node:doctor")) }
-            Ok(found) => {
-                @let mut sorted: Vec<&Finding> = found.iter().collect();
-                @let _ = sorted.sort_by_key(|finding| rank(finding));
+            Ok(_) => {
                 div.wide { table.cards {
                     thead { tr { th scope="col" { "Looked at" } th scope="col" { "State" } th scope="col" { "Found" } } }
-                    tbody { @for finding in sorted {
+                    tbody { @for finding in &sorted {
                         @let (word, tone) = words(finding);
                         tr { th scope="row" { (finding.check) } td { span.state data-tone=(tone) { (word) } } td.finding { (finding.text) } }
                     } }
@@ -287,7 +296,10 @@ mod tests {
 
     #[test]
     fn cpus_are_read_in_thousandths() {
-        assert_eq!(["2", "1.5", "0.25", "3.", "1.23456"].map(millis), [Ok(2000), Ok(1500), Ok(250), Ok(3000), Ok(1234)]);
+        assert_eq!(
+            ["2", "1.5", "0.25", "3.", "1.23456"].map(millis),
+            [Ok(2000), Ok(1500), Ok(250), Ok(3000), Ok(1234)]
+        );
         for bad in ["", ".5", "-1", "1e3", "1.5x", "9999999"] {
             millis(bad).expect_err(bad);
         }

@@ -322,7 +322,8 @@ mod tests {
         );
         let (_, json) = request(r#"{"seconds":600,"size":[24,80]}"#);
         assert_eq!(json["argv"], json!([SHELL]));
-        asked(&start(r#"{"container":"a.web.1.xyzxyz","command":"ls 'a","size":[24,80]}"#)).expect_err("a quote");
+        asked(&start(r#"{"container":"a.web.1.xyzxyz","command":"ls 'a","size":[24,80]}"#))
+            .expect_err("a quote");
         asked(&start(r#"{"container":"../x","size":[24,80]}"#)).expect_err("no id");
         let (what, json) = request(r#"{"name":"worker.2","size":[24,80]}"#);
         assert_eq!((what, &json["process"], &json["ordinal"]), ("enter", &json!("worker"), &json!(2)));
