@@ -297,7 +297,7 @@
       if (paused) more.push(held.toLocaleString() + (held >= MAX_LINES ? " or more" : "") + " held");
       if (paused && now === "broken") more.push("not connected");
       if (now === "broken") more.push(why + "; trying again");
-      said.textContent = more.join(" · ");
+      said.textContent = said.title = more.join(" · ");
       wrong.hidden = now !== "refused";
       wrong.textContent = now === "refused" ? why : "";
       if (now === "refused") view.say(" ");

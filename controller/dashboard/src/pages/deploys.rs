@@ -42,19 +42,20 @@ pub(crate) fn router() -> Router<Ui> {
         .merge(releases::router())
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Shown {
     /// Every release, not only the newest; any value.
-    all: Option<char>,
+    all: String,
 }
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>, Query(shown): Query<Shown>) -> Response {
     let title = format!("Deploys of {app}");
+    let all = !shown.all.is_empty();
     visitor
         .show(&title, move |visitor| {
             let app = app.clone();
-            async move { view(&visitor, &app, shown.all.is_some()).await }
+            async move { view(&visitor, &app, all).await }
         })
         .await
 }
