@@ -149,7 +149,11 @@ async fn a_session_acts_for_its_token_and_ends_with_it() {
     assert_eq!(controller.call("DELETE", &path, None).await.status, StatusCode::NO_CONTENT);
     assert_eq!(with(&controller, "GET", "/v1/apps", &other).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(controller.call("DELETE", &path, None).await.status, StatusCode::NOT_FOUND);
-    assert_eq!(with(&controller, "GET", "/v1/apps", &own).await.status, StatusCode::OK, "only the one that was meant");
+    assert_eq!(
+        with(&controller, "GET", "/v1/apps", &own).await.status,
+        StatusCode::OK,
+        "only the one that was meant"
+    );
 
     assert_eq!(controller.call("DELETE", "/v1/tokens/ada", None).await.status, StatusCode::NO_CONTENT);
     assert_eq!(with(&controller, "GET", "/v1/apps", &own).await.status, StatusCode::UNAUTHORIZED);
@@ -162,12 +166,22 @@ async fn a_code_begins_one_session_and_nothing_else() {
     let made = controller.call("POST", "/v1/sign-in-codes", Some(json!({}))).await.json();
     let code = made["code"].as_str().expect("a code");
     assert!(made["url"].as_str().expect("a page").ends_with(&format!("/ui/sign-in?code={code}")), "{made}");
-    for (method, path) in [("GET", "/v1/apps"), ("POST", "/v1/sign-in-codes"), ("GET", "/v1/sessions"), ("GET", "/v2/")] {
-        assert_eq!(with(&controller, method, path, code).await.status, StatusCode::FORBIDDEN, "{method} {path}");
+    for (method, path) in
+        [("GET", "/v1/apps"), ("POST", "/v1/sign-in-codes"), ("GET", "/v1/sessions"), ("GET", "/v2/")]
+    {
+        assert_eq!(
+            with(&controller, method, path, code).await.status,
+            StatusCode::FORBIDDEN,
+            "{method} {path}"
+        );
     }
     let own = session(&controller, code).await;
     assert_eq!(with(&controller, "GET", "/v1/sessions/current", &own).await.json()["by"], "local");
-    assert_eq!(with(&controller, "POST", "/v1/sessions", code).await.status, StatusCode::UNAUTHORIZED, "used up");
+    assert_eq!(
+        with(&controller, "POST", "/v1/sessions", code).await.status,
+        StatusCode::UNAUTHORIZED,
+        "used up"
+    );
     let local = controller.call("POST", "/v1/sessions", None).await;
     assert_eq!(local.status, StatusCode::BAD_REQUEST, "the socket needs no session");
 }

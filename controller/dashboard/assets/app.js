@@ -149,7 +149,8 @@
         progress.showModal();
       }
       const down = lines.scrollTop + lines.clientHeight > lines.scrollHeight - 30;
-      lines.append(line + "\n");
+      // Colours of build tools are for terminals (ECMA-48 §5.4).
+      lines.append(line.replace(/\x1b\[[0-?]*[ -/]*[@-~]/g, "").replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "") + "\n");
       if (down) lines.scrollTop = lines.scrollHeight;
     };
     try {

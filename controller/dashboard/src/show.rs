@@ -118,7 +118,7 @@ pub(crate) fn part(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                escaped.push(char::from(byte))
+                escaped.push(char::from(byte));
             }
             _ => escaped.push_str(&format!("%{byte:02X}")),
         }
@@ -134,7 +134,7 @@ mod tests {
     fn numbers_have_the_unit_that_suits_them() {
         assert_eq!(
             [bytes(0), bytes(1023), bytes(1536), bytes(20 << 20), bytes(u64::MAX)],
-            ["0 B", "1023 B", "1.5 KiB", "20 MiB", "16384 PiB"]
+            ["0 B", "1023 B", "1.5 KiB", "20 MiB", "16383 PiB"]
         );
         assert_eq!(
             [rate(0, 10), rate(1, 60), rate(3, 10), rate(120, 10), rate(123_456, 10)],

@@ -1,10 +1,13 @@
 //! What went wrong, as a page, a line of progress, or a step back to the sign-in page.
 
 use crate::page;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use berth_wire::WireError;
 use maud::html;
+use serde::de::DeserializeOwned;
 
 /// Why a page cannot be shown or an action was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,19 @@ impl Trouble {
             Self::SignedOut => StatusCode::UNAUTHORIZED,
             Self::Refused { status, .. } => *status,
         }
+    }
+}
+
+/// Parts of an address; what is no name of anything is answered with the page for what is not there.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Trouble;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Trouble> {
+        let parsed = axum::extract::Path::from_request_parts(parts, state).await;
+        let parsed = parsed.map(|axum::extract::Path(value)| Self(value));
+        parsed.map_err(|_| Trouble::not_found("The address may be old, or mistyped."))
     }
 }
 

@@ -13,9 +13,9 @@ use super::app;
 use crate::Ui;
 use crate::action::Fields;
 use crate::session::Visitor;
+use crate::trouble::Path;
 use crate::trouble::Trouble;
 use axum::Router;
-use axum::extract::Path;
 use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -29,7 +29,9 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// The proxy's settings are the same for the platform.
-pub(super) use proxy::{pages_card, set as set_proxy, set_dialog as proxy_dialog, set_page, table as proxy_table};
+pub(super) use proxy::{
+    pages_card, set as set_proxy, set_dialog as proxy_dialog, set_page, table as proxy_table,
+};
 
 pub(crate) fn router() -> Router<Ui> {
     let base = "/ui/apps/{app}/settings";

@@ -3,9 +3,10 @@
 use crate::Ui;
 use crate::page::json;
 use crate::session::Visitor;
+use crate::trouble::Path;
 use crate::trouble::Trouble;
 use axum::Router;
-use axum::extract::{Path, Query};
+use axum::extract::Query;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

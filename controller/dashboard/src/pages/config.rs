@@ -56,7 +56,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Scope {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Trouble> {
         let params = RawPathParams::from_request_parts(parts, state).await;
-        let app = params.iter().flatten().find(|(name, _)| *name == "app").map(|(_, app)| AppName::parse(app));
+        let app =
+            params.iter().flatten().find(|(name, _)| *name == "app").map(|(_, app)| AppName::parse(app));
         Ok(Self { app: app.transpose().map_err(|error| Trouble::not_found(error.to_string()))? })
     }
 }
@@ -232,8 +233,12 @@ impl Table<'_> {
     fn value(&self, one: &Variable, changed: i64) -> Markup {
         let name = one.name.as_str();
         match one.kind {
-            VariableKind::File => html! { code { (SECRETS_DIR) "/" (name) } " " span.dim { (show::bytes(one.bytes)) } },
-            VariableKind::Secret => html! { span.mask aria-hidden="true" { (MASK) } span.dim { "never shown" } },
+            VariableKind::File => {
+                html! { code { (SECRETS_DIR) "/" (name) } " " span.dim { (show::bytes(one.bytes)) } }
+            }
+            VariableKind::Secret => {
+                html! { span.mask aria-hidden="true" { (MASK) } span.dim { "never shown" } }
+            }
             VariableKind::Plain if one.bytes == 0 => html! { span.dim { "empty" } },
             VariableKind::Plain => html! {
                 span.value data-keep id={ "value-" (name) "-" (changed) } {

@@ -6,12 +6,14 @@ use crate::action::Fields;
 use crate::page::{dialog, opener};
 use crate::session::Visitor;
 use crate::show::state;
+use crate::trouble::Path;
 use crate::trouble::Trouble;
-use axum::extract::Path;
 use axum::http::Method;
 use axum::response::Response;
 use berth_model::check::Check;
-use berth_model::deploy::{ALL_TYPES, CheckResult, ChecksMode, ChecksReport, PatchChecks, PatchDeploy, RunChecks};
+use berth_model::deploy::{
+    ALL_TYPES, CheckResult, ChecksMode, ChecksReport, PatchChecks, PatchDeploy, RunChecks,
+};
 use berth_model::{AppName, ProcessType};
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,8 +7,8 @@ use crate::action::Fields;
 use crate::page::{button, dialog, opener};
 use crate::session::Visitor;
 use crate::show::{bytes, cpus};
+use crate::trouble::Path;
 use crate::trouble::Trouble;
-use axum::extract::Path;
 use axum::http::Method;
 use axum::response::Response;
 use berth_model::api::{AppInfo, PatchApp};
@@ -124,7 +124,9 @@ pub(super) fn section(info: &AppInfo, types: &BTreeSet<ProcessType>) -> Markup {
 
 fn row(info: &AppInfo, kind: &ProcessType) -> Markup {
     let (limits, from) = effective(info, kind);
-    let mib = |value: Option<u64>| value.map_or_else(|| "no limit".to_owned(), |mib| bytes(mib.saturating_mul(1 << 20)));
+    let mib = |value: Option<u64>| {
+        value.map_or_else(|| "no limit".to_owned(), |mib| bytes(mib.saturating_mul(1 << 20)))
+    };
     let reserve = &limits.reserve;
     let kept: Vec<String> = [
         reserve.memory_mib.map(|mib| bytes(mib.saturating_mul(1 << 20))),

@@ -6,8 +6,8 @@ use crate::action::Fields;
 use crate::page::{button, dialog, opener};
 use crate::session::Visitor;
 use crate::show::{self, state};
+use crate::trouble::Path;
 use crate::trouble::Trouble;
-use axum::extract::Path;
 use axum::http::Method;
 use axum::response::Response;
 use berth_model::AppName;
@@ -36,13 +36,17 @@ fn about(key: &str) -> &'static str {
         "allow-ips" => "only these networks may enter",
         "balance" => "which container gets a request",
         "canonical-host" => "the app's other domains are sent there",
-        "circuit-failures" | "circuit-open" => "failures in a row, and how long a container is then left alone",
+        "circuit-failures" | "circuit-open" => {
+            "failures in a row, and how long a container is then left alone"
+        }
         "connect-timeout" => "TCP connect to a container",
         "default-app" => "gets requests for hosts that nothing has",
         "deny-ips" => "these networks may not enter",
         "health-path" | "health-interval" => "asked of every container; who fails twice is passed over",
         "hold-timeout" => "requests wait so long while no container is ready",
-        "hsts" | "hsts-include-subdomains" | "hsts-max-age" | "hsts-preload" => "Strict-Transport-Security, over TLS",
+        "hsts" | "hsts-include-subdomains" | "hsts-max-age" | "hsts-preload" => {
+            "Strict-Transport-Security, over TLS"
+        }
         "https-redirect" => "auto: where the host has a certificate",
         "max-body-size" => "413 above it",
         "max-header-size" => "431 above it",
@@ -132,11 +136,17 @@ fn row(key: &Key, proxy: &ProxyInfo, global: bool) -> Markup {
 
 /// Sets one key.
 pub(in crate::pages) fn set_dialog(action: &str) -> Markup {
-    dialog("proxy-set", "Set", action, "Set", &html! {
-        (hidden("key", ""))
-        p { code data-shows="key" {} ", by default " code data-shows="default" {} }
-        (line("proxy-value", "value", "Value", "", "Empty: what holds without it. Times as 500ms, 90s, 15m; sizes as 512k, 50m, 2g. Nothing restarts."))
-    })
+    dialog(
+        "proxy-set",
+        "Set",
+        action,
+        "Set",
+        &html! {
+            (hidden("key", ""))
+            p { code data-shows="key" {} ", by default " code data-shows="default" {} }
+            (line("proxy-value", "value", "Value", "", "Empty: what holds without it. Times as 500ms, 90s, 15m; sizes as 512k, 50m, 2g. Nothing restarts."))
+        },
+    )
 }
 
 fn important(proxy: &ProxyInfo) -> Markup {
@@ -174,7 +184,8 @@ fn users_card(app: &AppName, proxy: &ProxyInfo) -> Markup {
 /// Pages in place of the proxy's own; only apps have one of maintenance.
 pub(in crate::pages) fn pages_card(action: &str, proxy: &ProxyInfo, global: bool) -> Markup {
     let statuses: Vec<String> = ERROR_PAGES.iter().map(ToString::to_string).collect();
-    let mut options: Vec<(&str, &str)> = statuses.iter().map(|status| (status.as_str(), status.as_str())).collect();
+    let mut options: Vec<(&str, &str)> =
+        statuses.iter().map(|status| (status.as_str(), status.as_str())).collect();
     if !global {
         options.insert(0, (MAINTENANCE_PAGE, "maintenance"));
     }
@@ -243,7 +254,12 @@ pub(super) async fn users(visitor: Visitor, Path(app): Path<AppName>, fields: Fi
 }
 
 /// Sets a page, or takes it away; `path` is of an app or of the platform.
-pub(in crate::pages) async fn set_page(visitor: &Visitor, fields: &Fields, path: &str, then: &str) -> Response {
+pub(in crate::pages) async fn set_page(
+    visitor: &Visitor,
+    fields: &Fields,
+    path: &str,
+    then: &str,
+) -> Response {
     let html = (!fields.is_on("remove")).then(|| unix(fields.raw("html")));
     if html.as_ref().is_some_and(String::is_empty) {
         return fields.refuse(&Trouble::invalid("the page is empty"));
