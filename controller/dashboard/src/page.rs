@@ -230,12 +230,12 @@ pub(crate) fn danger(id: &str, title: &str, action: &str, submit: &str, name: &s
     }
 }
 
-/// A regular expression (HTML standard, `pattern`) that only this text matches. Such are read with the flag `v`, which takes an
-/// escape of nothing but syntax characters (ECMA-262 §22.2.1).
+/// A regular expression (HTML standard, `pattern`) that only this text matches.
 fn pattern(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if "^$\\.*+?()[]{}|/".contains(c) {
+        // Escaping anything else is an error, for browsers read it with the flag `v`, and then it matches everything.
+        if r"^$\.*+?()[]{}|/".contains(c) {
             escaped.push('\\');
         }
         escaped.push(c);

@@ -29,7 +29,9 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// The proxy's settings are the same for the platform.
-pub(super) use proxy::{pages_card, set as set_proxy, set_dialog as proxy_dialog, set_page, table as proxy_table};
+pub(super) use proxy::{
+    pages_card, set as set_proxy, set_dialog as proxy_dialog, set_page, table as proxy_table,
+};
 
 pub(crate) fn router() -> Router<Ui> {
     let base = "/ui/apps/{app}/settings";

@@ -100,14 +100,18 @@ fn named<T: std::str::FromStr<Err = berth_model::NameError>>(text: &str) -> Resu
 
 async fn create(visitor: Visitor, fields: Fields) -> Response {
     match named(fields.text("name")) {
-        Ok(name) => fields.act(&visitor, Method::POST, "/v1/networks", Some(&CreateNetwork { name }), BACK).await,
+        Ok(name) => {
+            fields.act(&visitor, Method::POST, "/v1/networks", Some(&CreateNetwork { name }), BACK).await
+        }
         Err(trouble) => fields.refuse(&trouble),
     }
 }
 
 async fn change(visitor: &Visitor, fields: &Fields, patch: &PatchNetworks) -> Response {
     match named::<AppName>(fields.text("app")) {
-        Ok(app) => fields.act(visitor, Method::PATCH, &format!("/v1/apps/{app}/networks"), Some(patch), BACK).await,
+        Ok(app) => {
+            fields.act(visitor, Method::PATCH, &format!("/v1/apps/{app}/networks"), Some(patch), BACK).await
+        }
         Err(trouble) => fields.refuse(&trouble),
     }
 }

@@ -111,7 +111,8 @@ fn mount_fields() -> Markup {
 }
 
 fn node_fields(nodes: &[NodeInfo]) -> Markup {
-    let mut options: Vec<(&str, &str)> = nodes.iter().map(|one| (one.name.as_str(), one.name.as_str())).collect();
+    let mut options: Vec<(&str, &str)> =
+        nodes.iter().map(|one| (one.name.as_str(), one.name.as_str())).collect();
     options.push((ANY, "every node has the same (a network file system)"));
     html! {
         (hidden("source", ""))
@@ -129,7 +130,9 @@ fn parsed(source: &str, target: &str, read_only: bool) -> Result<Mount, Trouble>
         )));
     }
     if !target.starts_with('/') || target.contains(':') {
-        return Err(Trouble::invalid(format!("{target:?} is no absolute path in the container: write /app/uploads")));
+        return Err(Trouble::invalid(format!(
+            "{target:?} is no absolute path in the container: write /app/uploads"
+        )));
     }
     Ok(Mount { source: source.to_owned(), target: target.to_owned(), read_only })
 }
@@ -139,7 +142,10 @@ async fn mount(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Re
         let new = parsed(fields.text("source"), fields.text("target"), fields.is_on("read_only"))?;
         let mut mounts = visitor.api.get::<AppInfo>(&format!("/v1/apps/{app}")).await?.mounts;
         if mounts.iter().any(|known| known.target == new.target) {
-            return Err(Trouble::invalid(format!("something is mounted at {} already: take it away first", new.target)));
+            return Err(Trouble::invalid(format!(
+                "something is mounted at {} already: take it away first",
+                new.target
+            )));
         }
         mounts.push(new);
         Ok(mounts)
@@ -161,7 +167,12 @@ async fn unmount(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> 
     patch(&visitor, &app, &fields, wanted().await).await
 }
 
-async fn patch(visitor: &Visitor, app: &AppName, fields: &Fields, mounts: Result<Vec<Mount>, Trouble>) -> Response {
+async fn patch(
+    visitor: &Visitor,
+    app: &AppName,
+    fields: &Fields,
+    mounts: Result<Vec<Mount>, Trouble>,
+) -> Response {
     match mounts {
         Ok(mounts) => {
             let patch = PatchApp { mounts: Some(mounts), ..PatchApp::default() };
@@ -184,9 +195,14 @@ mod tests {
     fn a_mount_is_a_volume_or_a_directory_and_an_absolute_path() {
         for (source, target) in [("uploads", "/app/uploads"), ("/srv/media", "/media")] {
             let mount = parsed(source, target, true).expect("a mount");
-            assert_eq!((mount.source.as_str(), mount.target.as_str(), mount.read_only), (source, target, true));
+            assert_eq!(
+                (mount.source.as_str(), mount.target.as_str(), mount.read_only),
+                (source, target, true)
+            );
         }
-        for (source, target) in [("", "/a"), ("a/b", "/a"), ("a", "b"), ("a", ""), ("a:b", "/a"), ("a", "/b:ro")] {
+        for (source, target) in
+            [("", "/a"), ("a/b", "/a"), ("a", "b"), ("a", ""), ("a:b", "/a"), ("a", "/b:ro")]
+        {
             assert!(parsed(source, target, false).is_err(), "{source:?} {target:?}");
         }
         assert_eq!((kind("uploads"), kind("/srv")), ("volume", "directory of the node"));

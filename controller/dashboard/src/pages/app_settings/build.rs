@@ -18,7 +18,10 @@ use maud::{Markup, html};
 pub(super) fn section(info: &AppInfo) -> Markup {
     let action = format!("{}/build", back(&info.name));
     let set = |value: &Option<String>, otherwise: &str| set_or(value.as_deref(), otherwise);
-    let built = info.builder.as_ref().map_or("found in the tree".to_owned(), |by| format!("found in the tree; last: {by}"));
+    let built = info
+        .builder
+        .as_ref()
+        .map_or("found in the tree".to_owned(), |by| format!("found in the tree; last: {by}"));
     let timeout = info.build_timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS);
     html! {
         section aria-labelledby="build" {
@@ -98,7 +101,9 @@ fn patch(fields: &Fields) -> Result<PatchApp, Trouble> {
         Some("") => Some(0),
         Some(_) => Some(fields.parsed("build_timeout_secs", "number of seconds")?),
     };
-    let list = |text: String| unix(&text).lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let list = |text: String| {
+        unix(&text).lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
     Ok(PatchApp {
         deploy_branch: shown("deploy_branch"),
         build_dir: shown("build_dir"),

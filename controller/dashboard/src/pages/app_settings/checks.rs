@@ -11,7 +11,9 @@ use axum::extract::Path;
 use axum::http::Method;
 use axum::response::Response;
 use berth_model::check::Check;
-use berth_model::deploy::{ALL_TYPES, CheckResult, ChecksMode, ChecksReport, PatchChecks, PatchDeploy, RunChecks};
+use berth_model::deploy::{
+    ALL_TYPES, CheckResult, ChecksMode, ChecksReport, PatchChecks, PatchDeploy, RunChecks,
+};
 use berth_model::{AppName, ProcessType};
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};

@@ -93,11 +93,17 @@ fn end_card(app: &AppName, life: &AppLife) -> Markup {
 }
 
 fn rename_dialog(app: &AppName, action: &str) -> Markup {
-    dialog("rename", "Rename", action, "Rename", &html! {
-        (hidden("from", app.as_str()))
-        (needed("rename-to", "to", "New name", app.as_str(), "Letters a to z, digits, and - or . between them."))
-        p.hint { "Remotes of git have to be set anew: git remote set-url." }
-    })
+    dialog(
+        "rename",
+        "Rename",
+        action,
+        "Rename",
+        &html! {
+            (hidden("from", app.as_str()))
+            (needed("rename-to", "to", "New name", app.as_str(), "Letters a to z, digits, and - or . between them."))
+            p.hint { "Remotes of git have to be set anew: git remote set-url." }
+        },
+    )
 }
 
 /// Seconds of `90s`, `15m`, `2h`, `7d`; a plain number is seconds.
@@ -146,7 +152,12 @@ pub(super) async fn rename(visitor: Visitor, Path(app): Path<AppName>, fields: F
 pub(super) async fn clone(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
     let wanted = || -> Result<CloneApp, Trouble> {
         let ttl_secs = fields.some("ttl").map(|text| seconds(&text)).transpose()?;
-        Ok(CloneApp { to: name(&fields)?, skip_deploy: fields.is_on("skip_deploy"), ignore_existing: false, ttl_secs })
+        Ok(CloneApp {
+            to: name(&fields)?,
+            skip_deploy: fields.is_on("skip_deploy"),
+            ignore_existing: false,
+            ttl_secs,
+        })
     };
     let then = format!("/ui/apps/{}", part(fields.text("to")));
     act(&visitor, &fields, (Method::POST, &format!("/v1/apps/{app}/clone")), wanted(), &then).await

@@ -124,7 +124,9 @@ pub(super) fn section(info: &AppInfo, types: &BTreeSet<ProcessType>) -> Markup {
 
 fn row(info: &AppInfo, kind: &ProcessType) -> Markup {
     let (limits, from) = effective(info, kind);
-    let mib = |value: Option<u64>| value.map_or_else(|| "no limit".to_owned(), |mib| bytes(mib.saturating_mul(1 << 20)));
+    let mib = |value: Option<u64>| {
+        value.map_or_else(|| "no limit".to_owned(), |mib| bytes(mib.saturating_mul(1 << 20)))
+    };
     let reserve = &limits.reserve;
     let kept: Vec<String> = [
         reserve.memory_mib.map(|mib| bytes(mib.saturating_mul(1 << 20))),

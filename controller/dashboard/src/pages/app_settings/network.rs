@@ -18,8 +18,11 @@ use std::collections::BTreeSet;
 pub(super) fn section(app: &AppName, own: &AppNetworksInfo, all: &[NetworkInfo]) -> Markup {
     let action = format!("{}/networks", back(app));
     let on = own.networks.all();
-    let others: Vec<(&str, &str)> =
-        all.iter().filter(|one| !on.contains(&one.name)).map(|one| (one.name.as_str(), one.name.as_str())).collect();
+    let others: Vec<(&str, &str)> = all
+        .iter()
+        .filter(|one| !on.contains(&one.name))
+        .map(|one| (one.name.as_str(), one.name.as_str()))
+        .collect();
     html! {
         section aria-labelledby="networks" {
             div.heading {
@@ -49,6 +52,8 @@ pub(super) async fn change(visitor: Visitor, Path(app): Path<AppName>, fields: F
         let parsed = fields.some(name).map(|text| NetworkName::parse(&text)).transpose();
         Ok(parsed.map_err(|error| Trouble::invalid(error.to_string()))?.into_iter().collect())
     };
-    let wanted = || Ok(PatchNetworks { attach: named("attach")?, detach: named("detach")?, ..PatchNetworks::default() });
+    let wanted = || {
+        Ok(PatchNetworks { attach: named("attach")?, detach: named("detach")?, ..PatchNetworks::default() })
+    };
     act(&visitor, &fields, (Method::PATCH, &format!("/v1/apps/{app}/networks")), wanted(), &back(&app)).await
 }

@@ -113,7 +113,13 @@ fn settings_dialog(info: &AppInfo, ps: &PsReport, process: Option<&ProcessType>)
         (all(&KEYS[..OF_LIFE]))
         fieldset { legend { "Where it runs" } (all(&KEYS[OF_LIFE..])) }
     };
-    dialog(&id, &format!("Processes: {}", called(process)), &format!("{}/processes", back(&info.name)), "Set", &fields)
+    dialog(
+        &id,
+        &format!("Processes: {}", called(process)),
+        &format!("{}/processes", back(&info.name)),
+        "Set",
+        &fields,
+    )
 }
 
 /// What the form changes of `now`: the rest is left as it is.
@@ -144,7 +150,9 @@ pub(super) async fn set(visitor: Visitor, Path(app): Path<AppName>, fields: Fiel
     };
     match wanted().await {
         Ok(patch) if patch.is_empty() => fields.done(&back(&app)),
-        wanted => act(&visitor, &fields, (Method::PATCH, &format!("{path}/processes")), wanted, &back(&app)).await,
+        wanted => {
+            act(&visitor, &fields, (Method::PATCH, &format!("{path}/processes")), wanted, &back(&app)).await
+        }
     }
 }
 
@@ -154,13 +162,18 @@ mod tests {
 
     #[test]
     fn only_what_was_changed_is_sent() {
-        let now: Values = [("restart-policy", "always"), ("pool", "gpu")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let now: Values =
+            [("restart-policy", "always"), ("pool", "gpu")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let typed = |pairs: &[(&str, &str)]| {
             let pairs: Values = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             patch(None, &now, move |key| pairs.get(key).cloned().unwrap_or_default())
         };
         assert!(typed(&[("restart-policy", "always"), ("pool", "gpu")]).is_empty());
-        let wanted = PatchProcesses { pool: Some(String::new()), spread: Some("none".to_owned()), ..PatchProcesses::default() };
+        let wanted = PatchProcesses {
+            pool: Some(String::new()),
+            spread: Some("none".to_owned()),
+            ..PatchProcesses::default()
+        };
         assert_eq!(typed(&[("restart-policy", "always"), ("spread", "none")]), wanted);
     }
 }

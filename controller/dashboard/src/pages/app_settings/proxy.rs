@@ -36,13 +36,17 @@ fn about(key: &str) -> &'static str {
         "allow-ips" => "only these networks may enter",
         "balance" => "which container gets a request",
         "canonical-host" => "the app's other domains are sent there",
-        "circuit-failures" | "circuit-open" => "failures in a row, and how long a container is then left alone",
+        "circuit-failures" | "circuit-open" => {
+            "failures in a row, and how long a container is then left alone"
+        }
         "connect-timeout" => "TCP connect to a container",
         "default-app" => "gets requests for hosts that nothing has",
         "deny-ips" => "these networks may not enter",
         "health-path" | "health-interval" => "asked of every container; who fails twice is passed over",
         "hold-timeout" => "requests wait so long while no container is ready",
-        "hsts" | "hsts-include-subdomains" | "hsts-max-age" | "hsts-preload" => "Strict-Transport-Security, over TLS",
+        "hsts" | "hsts-include-subdomains" | "hsts-max-age" | "hsts-preload" => {
+            "Strict-Transport-Security, over TLS"
+        }
         "https-redirect" => "auto: where the host has a certificate",
         "max-body-size" => "413 above it",
         "max-header-size" => "431 above it",
@@ -86,7 +90,7 @@ pub(super) fn section(app: &AppName, proxy: &ProxyInfo) -> Markup {
                 (users_card(app, proxy))
                 (pages_card(&at("proxy/pages"), proxy, false))
             }
-            details #all-settings open[!proxy.values.is_empty()] {
+            details #all-settings {
                 summary { "All settings of the proxy" @if !proxy.values.is_empty() { " (" (show::count(proxy.values.len(), "set here", "set here")) ")" } }
                 (table(proxy, false))
             }
@@ -132,27 +136,35 @@ fn row(key: &Key, proxy: &ProxyInfo, global: bool) -> Markup {
 
 /// Sets one key.
 pub(in crate::pages) fn set_dialog(action: &str) -> Markup {
-    dialog("proxy-set", "Set", action, "Set", &html! {
-        (hidden("key", ""))
-        p { code data-shows="key" {} ", by default " code data-shows="default" {} }
-        (line("proxy-value", "value", "Value", "", "Empty: what holds without it. Times as 500ms, 90s, 15m; sizes as 512k, 50m, 2g. Nothing restarts."))
-    })
+    dialog(
+        "proxy-set",
+        "Set",
+        action,
+        "Set",
+        &html! {
+            (hidden("key", ""))
+            p { code data-shows="key" {} ", by default " code data-shows="default" {} }
+            (line("proxy-value", "value", "Value", "", "Empty: what holds without it. Times as 500ms, 90s, 15m; sizes as 512k, 50m, 2g. Nothing restarts."))
+        },
+    )
 }
 
 fn important(proxy: &ProxyInfo) -> Markup {
     html! {
         p.hint { "Empty: what holds without it. Nothing restarts." }
-        @for (key, words, hint, choices) in IMPORTANT {
+        div.two { @for (key, words, hint, choices) in IMPORTANT {
             @let id = format!("important-{key}");
             @let own = proxy.values.get(key).map_or("", String::as_str);
-            @let holds = proxy.effective.get(key).map_or("", String::as_str);
-            @let otherwise = if own.is_empty() && !holds.is_empty() { format!("now {holds}") } else { "not set".to_owned() };
-            @if choices.is_empty() { (line(&id, key, words, own, &if own.is_empty() && !holds.is_empty() { format!("{hint} (now {holds})") } else { hint.to_owned() })) }
-            @else {
-                @let options: Vec<(&str, &str)> = std::iter::once(("", otherwise.as_str())).chain(choices.iter().map(|one| (*one, *one))).collect();
-                (choice(&id, key, words, &options, own))
+            @let holds = proxy.effective.get(key).filter(|holds| own.is_empty() && !holds.is_empty());
+            div {
+                @if choices.is_empty() { (line(&id, key, words, own, &holds.map_or(hint.to_owned(), |holds| format!("{hint} (now {holds})")))) }
+                @else {
+                    @let otherwise = holds.map_or("not set".to_owned(), |holds| format!("not set: {holds}"));
+                    @let options: Vec<(&str, &str)> = std::iter::once(("", otherwise.as_str())).chain(choices.iter().map(|one| (*one, *one))).collect();
+                    (choice(&id, key, words, &options, own))
+                }
             }
-        }
+        } }
     }
 }
 
@@ -174,7 +186,8 @@ fn users_card(app: &AppName, proxy: &ProxyInfo) -> Markup {
 /// Pages in place of the proxy's own; only apps have one of maintenance.
 pub(in crate::pages) fn pages_card(action: &str, proxy: &ProxyInfo, global: bool) -> Markup {
     let statuses: Vec<String> = ERROR_PAGES.iter().map(ToString::to_string).collect();
-    let mut options: Vec<(&str, &str)> = statuses.iter().map(|status| (status.as_str(), status.as_str())).collect();
+    let mut options: Vec<(&str, &str)> =
+        statuses.iter().map(|status| (status.as_str(), status.as_str())).collect();
     if !global {
         options.insert(0, (MAINTENANCE_PAGE, "maintenance"));
     }
@@ -243,7 +256,12 @@ pub(super) async fn users(visitor: Visitor, Path(app): Path<AppName>, fields: Fi
 }
 
 /// Sets a page, or takes it away; `path` is of an app or of the platform.
-pub(in crate::pages) async fn set_page(visitor: &Visitor, fields: &Fields, path: &str, then: &str) -> Response {
+pub(in crate::pages) async fn set_page(
+    visitor: &Visitor,
+    fields: &Fields,
+    path: &str,
+    then: &str,
+) -> Response {
     let html = (!fields.is_on("remove")).then(|| unix(fields.raw("html")));
     if html.as_ref().is_some_and(String::is_empty) {
         return fields.refuse(&Trouble::invalid("the page is empty"));

@@ -35,7 +35,8 @@ impl Unit {
         let shown: String = text.chars().take(40).collect();
         let read = if self == Self::Cpu { cpus(&lower) } else { self.amount(&lower) };
         let read = read.filter(|number| *number >= least);
-        read.map(Some).ok_or_else(|| format!("{shown:?} does not fit: write {example}, or nothing for no limit"))
+        read.map(Some)
+            .ok_or_else(|| format!("{shown:?} does not fit: write {example}, or nothing for no limit"))
     }
 
     fn amount(self, lower: &str) -> Option<u64> {
@@ -77,6 +78,10 @@ impl Unit {
 
 /// `2`, `0.5`, `.25`, `500m`.
 fn cpus(lower: &str) -> Option<u64> {
+    // Rust reads `+9` as a number; people do not write it.
+    if lower.starts_with('+') {
+        return None;
+    }
     if let Some(millis) = lower.strip_suffix('m') {
         return millis.parse().ok();
     }
@@ -124,6 +129,9 @@ mod tests {
                 assert_eq!(unit.parse(&unit.text(Some(value))), Ok(Some(value)), "{unit:?}");
             }
         }
-        assert_eq!([Unit::Mib.text(Some(1024)), Unit::Cpu.text(Some(1250)), Unit::Mib.text(None)], ["1g", "1.25", ""]);
+        assert_eq!(
+            [Unit::Mib.text(Some(1024)), Unit::Cpu.text(Some(1250)), Unit::Mib.text(None)],
+            ["1g", "1.25", ""]
+        );
     }
 }

@@ -116,7 +116,9 @@ fn changes<'a>(
         .iter()
         .filter_map(|(name, value)| match known.get(name) {
             None => Some((name, Change::Added)),
-            Some(one) if one.kind == VariableKind::Plain && !secret && one.value.as_ref() == Some(value) => None,
+            Some(one) if one.kind == VariableKind::Plain && !secret && one.value.as_ref() == Some(value) => {
+                None
+            }
             Some(_) => Some((name, Change::Changed)),
         })
         .collect();
@@ -156,10 +158,14 @@ mod tests {
                 global: false,
             })
             .to_vec();
-        let set: BTreeMap<EnvName, String> =
-            [("A", "1"), ("B", "new"), ("D", "4"), ("S", "x")].map(|(key, value)| (name(key), value.to_owned())).into();
+        let set: BTreeMap<EnvName, String> = [("A", "1"), ("B", "new"), ("D", "4"), ("S", "x")]
+            .map(|(key, value)| (name(key), value.to_owned()))
+            .into();
         let told = |replace: bool, secret: bool| -> Vec<String> {
-            changes(&now, &set, replace, secret).iter().map(|(name, change)| format!("{name} {change:?}")).collect()
+            changes(&now, &set, replace, secret)
+                .iter()
+                .map(|(name, change)| format!("{name} {change:?}"))
+                .collect()
         };
         assert_eq!(told(false, false), ["B Changed", "D Added", "S Changed"]);
         assert_eq!(told(true, true), ["A Changed", "B Changed", "C Removed", "D Added", "S Changed"]);

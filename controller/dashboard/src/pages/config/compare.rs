@@ -50,7 +50,8 @@ async fn view(visitor: &Visitor, app: &AppName, asked: &Asked) -> Result<Markup,
     // Its tab is that of the config.
     let mut visitor = visitor.clone();
     visitor.path = format!("/ui/apps/{app}/config");
-    let (diff, releases) = (format!("/v1/apps/{app}/config/diff?{}", query(asked)), format!("/v1/apps/{app}/releases"));
+    let (diff, releases) =
+        (format!("/v1/apps/{app}/config/diff?{}", query(asked)), format!("/v1/apps/{app}/releases"));
     let ((_, head), diff, releases) = tokio::try_join!(
         app::header(&visitor, app),
         async { Ok(api.get::<ConfigDiff>(&diff).await?) },
@@ -58,9 +59,15 @@ async fn view(visitor: &Visitor, app: &AppName, asked: &Asked) -> Result<Markup,
     )?;
     let names: Vec<(String, String)> = releases
         .iter()
-        .map(|one| (one.version.to_string(), format!("{}{}", one.version, if one.current { " (serves)" } else { "" })))
+        .map(|one| {
+            (
+                one.version.to_string(),
+                format!("{}{}", one.version, if one.current { " (serves)" } else { "" }),
+            )
+        })
         .collect();
-    let releases: Vec<(&str, &str)> = names.iter().map(|(value, words)| (value.as_str(), words.as_str())).collect();
+    let releases: Vec<(&str, &str)> =
+        names.iter().map(|(value, words)| (value.as_str(), words.as_str())).collect();
     let mut to = vec![(NOW, "the next release")];
     to.extend(&releases);
     Ok(html! {

@@ -178,7 +178,11 @@ pub(super) async fn set(visitor: Visitor, Path(app): Path<AppName>, fields: Fiel
 }
 
 /// Turns it on or off, renews, revokes.
-pub(super) async fn act(visitor: Visitor, Path((app, verb)): Path<(AppName, String)>, fields: Fields) -> Response {
+pub(super) async fn act(
+    visitor: Visitor,
+    Path((app, verb)): Path<(AppName, String)>,
+    fields: Fields,
+) -> Response {
     let sure = match verb.as_str() {
         "enable" | "renew" => Ok(()),
         "disable" | "revoke" => fields.must_name(app.as_str()),
@@ -199,7 +203,12 @@ mod tests {
 
     #[test]
     fn an_order_is_called_by_how_it_goes() {
-        let order = |under_way, failures, expires_ms| AcmeOrder { under_way, failures, expires_ms, ..AcmeOrder::default() };
+        let order = |under_way, failures, expires_ms| AcmeOrder {
+            under_way,
+            failures,
+            expires_ms,
+            ..AcmeOrder::default()
+        };
         assert_eq!(word(&order(true, 3, None)), "pending");
         assert_eq!(word(&order(false, 3, Some(1))), "failed");
         assert_eq!(word(&order(false, 0, Some(1))), "ok");

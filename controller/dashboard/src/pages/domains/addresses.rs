@@ -21,7 +21,8 @@ use maud::{Markup, html};
 
 /// A host's name as people type it; the API wants lower case.
 fn host(fields: &Fields, name: &str) -> Result<HostPattern, Trouble> {
-    HostPattern::parse(&fields.text(name).to_ascii_lowercase()).map_err(|error| Trouble::invalid(error.to_string()))
+    HostPattern::parse(&fields.text(name).to_ascii_lowercase())
+        .map_err(|error| Trouble::invalid(error.to_string()))
 }
 
 /// The address of `host`, if it has one: the URL that the API computed for it.
@@ -119,7 +120,8 @@ fn port_list(info: &AppInfo) -> Markup {
 }
 
 fn elsewhere(info: &AppInfo, domains: &Domains, proxy: &ProxyInfo) -> Markup {
-    let (paths, redirects) = (format!("{}/paths", back(&info.name)), format!("{}/redirects", back(&info.name)));
+    let (paths, redirects) =
+        (format!("{}/paths", back(&info.name)), format!("{}/redirects", back(&info.name)));
     let example = domains.domains.first().map_or("www.example.com", HostPattern::as_str);
     html! {
         section aria-labelledby="paths" {
@@ -167,7 +169,9 @@ pub(super) async fn change(visitor: Visitor, Path(app): Path<AppName>, fields: F
     };
     match wanted() {
         Ok(patch) => {
-            fields.act(&visitor, Method::PATCH, &format!("/v1/apps/{app}/domains"), Some(&patch), &back(&app)).await
+            fields
+                .act(&visitor, Method::PATCH, &format!("/v1/apps/{app}/domains"), Some(&patch), &back(&app))
+                .await
         }
         Err(trouble) => fields.refuse(&trouble),
     }
@@ -220,8 +224,12 @@ pub(super) async fn ports(visitor: Visitor, Path(app): Path<AppName>, fields: Fi
         match fields.some("remove") {
             Some(gone) => all.retain(|one| one.to_string() != gone),
             None => {
-                let text =
-                    format!("{}:{}:{}", fields.text("scheme"), fields.text("port"), fields.text("container_port"));
+                let text = format!(
+                    "{}:{}:{}",
+                    fields.text("scheme"),
+                    fields.text("port"),
+                    fields.text("container_port")
+                );
                 all.push(text.parse::<PortMapping>().map_err(|error| Trouble::invalid(error.to_string()))?);
             }
         }

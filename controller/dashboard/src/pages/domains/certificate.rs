@@ -10,7 +10,9 @@ use crate::trouble::Trouble;
 use axum::extract::Path;
 use axum::http::Method;
 use axum::response::Response;
-use berth_model::certs::{CertificateInfo, CertificateReport, CertificateSource, GenerateCertificate, PutCertificate};
+use berth_model::certs::{
+    CertificateInfo, CertificateReport, CertificateSource, GenerateCertificate, PutCertificate,
+};
 use berth_model::tls::KeyPem;
 use berth_model::{AppName, HostPattern};
 use maud::{Markup, html};
@@ -113,7 +115,10 @@ pub(in crate::pages) fn put(fields: &Fields) -> Result<PutCertificate, Trouble> 
     if chain.is_empty() || key.is_empty() {
         return Err(Trouble::invalid("a certificate and its private key are needed, both as PEM"));
     }
-    Ok(PutCertificate { chain_pem: format!("{}\n", unix(chain)), key_pem: KeyPem(format!("{}\n", unix(key))) })
+    Ok(PutCertificate {
+        chain_pem: format!("{}\n", unix(chain)),
+        key_pem: KeyPem(format!("{}\n", unix(key))),
+    })
 }
 
 /// Keeps an uploaded one.
@@ -130,7 +135,8 @@ pub(super) async fn add(visitor: Visitor, Path(app): Path<AppName>, fields: Fiel
 /// Makes one.
 pub(super) async fn generate(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
     let words = fields.raw("domains").split([',', '\n', '\r', ' ']).filter(|word| !word.is_empty());
-    let domains: Result<Vec<HostPattern>, _> = words.map(|word| HostPattern::parse(&word.to_ascii_lowercase())).collect();
+    let domains: Result<Vec<HostPattern>, _> =
+        words.map(|word| HostPattern::parse(&word.to_ascii_lowercase())).collect();
     match domains {
         Ok(domains) => {
             let path = format!("/v1/apps/{app}/certificate/generate");

@@ -1,6 +1,8 @@
 //! Certificates of the platform, and how ACME goes for all apps.
 
-use super::super::domains::{acme_fields, acme_patch, acme_settings, names, pem_fields, put_certificate, until};
+use super::super::domains::{
+    acme_fields, acme_patch, acme_settings, names, pem_fields, put_certificate, until,
+};
 use super::super::forms::hidden;
 use super::BACK;
 use crate::action::Fields;
@@ -79,7 +81,8 @@ fn acme_table(apps: &[AcmeApp]) -> Markup {
 
 /// Changes settings for all apps. A page of an app asks for the address, too, and is gone on with.
 pub(super) async fn acme(visitor: Visitor, fields: Fields) -> Response {
-    let then = AppName::parse(fields.text("back")).map_or(BACK.to_owned(), |app| format!("/ui/apps/{app}/domains"));
+    let then =
+        AppName::parse(fields.text("back")).map_or(BACK.to_owned(), |app| format!("/ui/apps/{app}/domains"));
     fields.act(&visitor, Method::PATCH, "/v1/acme", Some(&acme_patch(&fields)), &then).await
 }
 

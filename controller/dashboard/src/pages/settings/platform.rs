@@ -89,7 +89,11 @@ pub(super) async fn domains(visitor: Visitor, fields: Fields) -> Response {
             fields.some(name).map(|text| HostPattern::parse(&text.to_ascii_lowercase())).transpose()
         };
         let (add, remove) = (named("add")?, named("remove")?);
-        Ok(PatchDomains { add: add.into_iter().collect(), remove: remove.into_iter().collect(), ..PatchDomains::default() })
+        Ok(PatchDomains {
+            add: add.into_iter().collect(),
+            remove: remove.into_iter().collect(),
+            ..PatchDomains::default()
+        })
     };
     match wanted() {
         Ok(patch) => fields.act(&visitor, Method::PATCH, "/v1/domains", Some(&patch), BACK).await,

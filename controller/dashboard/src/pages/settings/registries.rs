@@ -50,7 +50,8 @@ pub(super) async fn put(visitor: Visitor, fields: Fields) -> Response {
     let wanted = || -> Result<PutRegistry, Trouble> {
         Ok(PutRegistry {
             app: chosen(&fields)?,
-            server: RegistryServer::parse(fields.text("server")).map_err(|error| Trouble::invalid(error.to_string()))?,
+            server: RegistryServer::parse(fields.text("server"))
+                .map_err(|error| Trouble::invalid(error.to_string()))?,
             user: fields.text("user").to_owned(),
             password: fields.raw("password").to_owned(),
             plain_http: fields.is_on("plain_http"),

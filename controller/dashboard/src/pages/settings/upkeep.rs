@@ -82,6 +82,9 @@ mod tests {
     #[test]
     fn what_was_removed_is_said() {
         assert_eq!(said(Cleaned { images: 0, blobs: 0, bytes: 0 }), "There was nothing to remove.");
-        assert_eq!(said(Cleaned { images: 1, blobs: 3, bytes: 2048 }), "Removed 1 image and 3 blobs: 2.0 KiB.");
+        assert_eq!(
+            said(Cleaned { images: 1, blobs: 3, bytes: 2048 }),
+            "Removed 1 image and 3 blobs: 2.0 KiB."
+        );
     }
 }
