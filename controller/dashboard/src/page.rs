@@ -230,8 +230,7 @@ pub(crate) fn danger(id: &str, title: &str, action: &str, submit: &str, name: &s
     }
 }
 
-/// A regular expression (HTML standard, `pattern`) that only this text matches. Such are read with the flag `v`, which takes an
-/// escape of nothing but syntax characters (ECMA-262 §22.2.1).
+/// A regular expression (HTML standard, `pattern`) that only this text matches.
 fn pattern(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -110,7 +110,7 @@ fn requests(proxy: &ProxyInfo) -> Markup {
             div.heading { h2 #requests { "Requests" } }
             p.summary { "How requests are treated where an app says nothing else." }
             div.cards-of-settings { (pages_card("/ui/settings/proxy/pages", proxy, true)) }
-            details #all-settings open[!proxy.values.is_empty()] {
+            details #all-settings {
                 summary { "All settings of the proxy" }
                 (proxy_table(proxy, true))
             }

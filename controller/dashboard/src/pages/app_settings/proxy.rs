@@ -90,7 +90,7 @@ pub(super) fn section(app: &AppName, proxy: &ProxyInfo) -> Markup {
                 (users_card(app, proxy))
                 (pages_card(&at("proxy/pages"), proxy, false))
             }
-            details #all-settings open[!proxy.values.is_empty()] {
+            details #all-settings {
                 summary { "All settings of the proxy" @if !proxy.values.is_empty() { " (" (show::count(proxy.values.len(), "set here", "set here")) ")" } }
                 (table(proxy, false))
             }
@@ -152,17 +152,19 @@ pub(in crate::pages) fn set_dialog(action: &str) -> Markup {
 fn important(proxy: &ProxyInfo) -> Markup {
     html! {
         p.hint { "Empty: what holds without it. Nothing restarts." }
-        @for (key, words, hint, choices) in IMPORTANT {
+        div.two { @for (key, words, hint, choices) in IMPORTANT {
             @let id = format!("important-{key}");
             @let own = proxy.values.get(key).map_or("", String::as_str);
-            @let holds = proxy.effective.get(key).map_or("", String::as_str);
-            @let otherwise = if own.is_empty() && !holds.is_empty() { format!("now {holds}") } else { "not set".to_owned() };
-            @if choices.is_empty() { (line(&id, key, words, own, &if own.is_empty() && !holds.is_empty() { format!("{hint} (now {holds})") } else { hint.to_owned() })) }
-            @else {
-                @let options: Vec<(&str, &str)> = std::iter::once(("", otherwise.as_str())).chain(choices.iter().map(|one| (*one, *one))).collect();
-                (choice(&id, key, words, &options, own))
+            @let holds = proxy.effective.get(key).filter(|holds| own.is_empty() && !holds.is_empty());
+            div {
+                @if choices.is_empty() { (line(&id, key, words, own, &holds.map_or(hint.to_owned(), |holds| format!("{hint} (now {holds})")))) }
+                @else {
+                    @let otherwise = holds.map_or("not set".to_owned(), |holds| format!("not set: {holds}"));
+                    @let options: Vec<(&str, &str)> = std::iter::once(("", otherwise.as_str())).chain(choices.iter().map(|one| (*one, *one))).collect();
+                    (choice(&id, key, words, &options, own))
+                }
             }
-        }
+        } }
     }
 }
 

@@ -78,6 +78,10 @@ impl Unit {
 
 /// `2`, `0.5`, `.25`, `500m`.
 fn cpus(lower: &str) -> Option<u64> {
+    // Rust reads `+9` as a number; people do not write it.
+    if lower.starts_with('+') {
+        return None;
+    }
     if let Some(millis) = lower.strip_suffix('m') {
         return millis.parse().ok();
     }
