@@ -140,7 +140,7 @@ fn usage(index: usize) -> impl Iterator<Item = Usage> {
 
 fn point(index: usize, seconds: u32) -> TrafficPoint {
     let requests = dice(index, 77) % 4000;
-    let failed = if index % 10 == 0 { requests / 50 } else { 0 };
+    let failed = if index.is_multiple_of(10) { requests / 50 } else { 0 };
     TrafficPoint {
         seconds,
         requests,
@@ -244,8 +244,8 @@ fn events() -> String {
         from: "https 192.0.2.7".into(),
         kind: "ps.scale".into(),
         text: "scaled to web=4".into(),
-        result: if seq % 9 == 0 { EventResult::Failed } else { EventResult::Done },
-        reason: (seq % 9 == 0).then(|| "no node has room".into()),
+        result: if seq.is_multiple_of(9) { EventResult::Failed } else { EventResult::Done },
+        reason: seq.is_multiple_of(9).then(|| "no node has room".into()),
         took_ms: Some(900),
     };
     let line = |seq| serde_json::to_string(&one(seq)).unwrap_or_default() + "\n";
