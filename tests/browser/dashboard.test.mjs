@@ -137,12 +137,111 @@ test("scaling is a click, and the new container appears by itself", async () => 
   await until("one container", async () => (await page.locator("#process-web tbody tr").count()) === 1);
 });
 
-test("the logs follow what the app writes", async () => {
+test("a variable is set, masked, shown when asked for, and reaches the app", async () => {
+  await page.goto(app("/config"));
+  await page.getByRole("button", { name: "Add variable" }).click();
+  const add = page.locator("dialog#add");
+  await add.getByLabel("Name").fill("GREETING");
+  await add.getByLabel("Value", { exact: true }).fill("good morning <b>");
+  await done(page, () => add.getByRole("button", { name: "Set" }).click());
+  const row = page.getByRole("row", { name: /GREETING/ });
+  await row.waitFor();
+  assert.ok(!(await page.content()).includes("good morning"), "the value is not in the page");
+  await row.getByRole("button", { name: /show/i }).click();
+  await row.getByText("good morning <b>").waitFor();
+  assert.match(await berth.get("hello"), /greeting=good morning <b>/);
+  await page.locator("main").getByText("tester", { exact: false }).or(page.locator("main").getByText("local")).first().waitFor();
+  await picture(page, "config");
+});
+
+test("a bad .env is refused line by line, a good one is taken", async () => {
+  await page.goto(app("/config"));
+  await page.getByRole("button", { name: "Paste .env" }).click();
+  const paste = page.locator("dialog#paste");
+  await paste.getByLabel("KEY=VALUE lines").fill("A=1\nnot a line\n");
+  await paste.getByRole("button", { name: "Set" }).click();
+  await paste.locator(".wrong").getByText(/line 2/).waitFor();
+  await paste.getByLabel("KEY=VALUE lines").fill("# words\nexport A=1\nB='two words'\n");
+  await done(page, () => paste.getByRole("button", { name: "Set" }).click());
+  await page.getByRole("row", { name: /^B\b/ }).waitFor();
+  assert.equal(berth.json(["config:show", "hello"]).B, "two words");
+});
+
+test("another push is followed in the logs, and rolled back", async () => {
+  const source = `${repo.dir}/app.py`;
+  const said = "\n\n@app.before_request\ndef said():\n    print('asked for', request.path, flush=True)\n";
+  fs.writeFileSync(source, fs.readFileSync(source, "utf8").replace("hello from", "a new version of") + said);
+  repo.commit("second");
+  await repo.push();
+  assert.match(await berth.get("hello"), /a new version/);
   await page.goto(app("/logs"));
   await berth.get("hello", "/from-the-browser-test");
-  await page.getByText("/from-the-browser-test").first().waitFor();
-  await picture(page, "logs");
+  await page.getByText("asked for /from-the-browser-test").first().waitFor();
   assert.deepEqual(await inaccessible(page), []);
+  await picture(page, "logs");
+
+  await page.goto(app("/deploys"));
+  const first = page.getByRole("row", { name: /Deploy / }).last();
+  await first.getByRole("button", { name: /roll back/i }).click();
+  await done(page, () => page.locator("dialog#roll-back").getByRole("button", { name: "Roll back" }).click());
+  assert.match(await berth.get("hello"), /hello from/);
+  await page.getByRole("row", { name: /Rollback to v1/ }).getByText("current").waitFor();
+  await picture(page, "deploys");
+});
+
+test("a terminal in a container takes what is typed and says how it ended", async () => {
+  await page.goto(app("/terminal?container=web.1"));
+  await page.getByRole("button", { name: "Connect" }).click();
+  const screen = page.locator("#terminal-screen");
+  await screen.locator(".xterm-rows").waitFor();
+  await page.locator("#terminal-state", { hasText: /connected/i }).waitFor();
+  await page.keyboard.type("echo sum-$((20+3)); exit 7\n");
+  await screen.getByText("sum-23").first().waitFor();
+  await page.getByText(/code 7/).first().waitFor();
+  await picture(page, "terminal");
+  // A page of somebody else gets no terminal.
+  const stolen = await page.evaluate(async () => (await fetch(location.pathname + "/socket?container=web.1")).status);
+  assert.ok(stolen >= 400, String(stolen));
+});
+
+test("a node is drained and takes work again", async () => {
+  const [{ name }] = berth.json(["node:list"]);
+  await page.goto(`${berth.base}/ui/nodes/${name}`);
+  await done(page, () => page.getByRole("button", { name: "Cordon", exact: true }).click());
+  await page.getByRole("button", { name: "Uncordon" }).waitFor();
+  assert.equal(berth.json(["node:list"])[0].cordoned, true);
+  await done(page, () => page.getByRole("button", { name: "Uncordon" }).click());
+  await until("it to take work", () => berth.json(["node:list"])[0].cordoned === false);
+});
+
+test("every page fits, in both themes and on a phone, and axe finds nothing", async () => {
+  const places = ["", "/deploys", "/logs", "/config", "/domains", "/storage", "/jobs", "/terminal", "/settings"].map((path) => "/ui/apps/hello" + path);
+  places.push("/ui/apps", "/ui/nodes", "/ui/images", "/ui/networks", "/ui/activity", "/ui/access", "/ui/settings", "/ui/settings/config", "/ui/apps/none", "/ui/none");
+  for (const [name, options] of [["dark", { colorScheme: "dark" }], ["phone", { viewport: PHONE, hasTouch: true }]]) {
+    const visitor = await browser.signedIn(berth, options);
+    for (const where of places) {
+      await visitor.goto(berth.base + where);
+      await visitor.locator("main h1").first().waitFor();
+      const wide = await visitor.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(wide <= 0, `${where} is ${wide} px wider than the ${name} screen`);
+      assert.deepEqual(await inaccessible(visitor), [], `${where} ${name}`);
+      await picture(visitor, `${name}${where.replaceAll("/", "-")}`);
+    }
+    await visitor.context().close();
+  }
+});
+
+test("a first page is small and comes at once", async () => {
+  const visitor = await browser.signedIn(berth);
+  const cdp = await visitor.context().newCDPSession(visitor);
+  await cdp.send("Network.enable");
+  await cdp.send("Network.setCacheDisabled", { cacheDisabled: true });
+  let bytes = 0;
+  cdp.on("Network.loadingFinished", ({ encodedDataLength }) => { bytes += encodedDataLength; });
+  await visitor.goto(app());
+  await visitor.locator(".uplot canvas").first().waitFor();
+  assert.ok(bytes > 10_000 && bytes < 200_000, `${bytes} bytes`);
+  await visitor.context().close();
 });
 
 test("an app that is stopped wants its name, and starts again", async () => {
@@ -201,7 +300,7 @@ test("signing out ends the session on the server", async () => {
 test("everything that was done is in the audit log", () => {
   const events = berth.cli(["events", "--num", "1000", "--format", "json"]).trim().split("\n").map((line) => JSON.parse(line));
   const kinds = new Set(events.map(({ kind }) => kind));
-  for (const kind of ["sessions.begin", "ps.scale", "ps.stop", "sessions.end"]) assert.ok(kinds.has(kind), `${kind} of ${[...kinds]}`);
+  for (const kind of ["sessions.begin", "ps.scale", "config.set", "releases.rollback", "ps.stop", "sessions.end"]) assert.ok(kinds.has(kind), `${kind} of ${[...kinds]}`);
 });
 
 test("no page complained", () => assert.deepEqual(browser.complaints, []));

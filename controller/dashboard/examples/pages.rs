@@ -1,4 +1,4 @@
-//! The dashboard alone, in front of a Berth that runs: `cargo run -p berth-dashboard --example serve -- LISTEN API`, such as
+//! The dashboard alone, in front of a Berth that runs: `cargo run -p berth-dashboard --example pages -- LISTEN API`, such as
 //! `127.0.0.1:9000 127.0.0.1:8080`. For working on pages: it is built in seconds, and shows that the API is all it needs.
 
 #![expect(clippy::print_stdout, reason = "it says where it is")]
@@ -24,7 +24,7 @@ impl Api for Remote {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, api] = words.as_slice() else { return Err("usage: serve LISTEN API".into()) };
+    let [listen, api] = words.as_slice() else { return Err("usage: pages LISTEN API".into()) };
     let peer = async |request: Request, next: Next| {
         let (mut parts, body) = request.into_parts();
         if let Some(ConnectInfo(address)) = parts.extensions.get::<ConnectInfo<SocketAddr>>().copied() {
