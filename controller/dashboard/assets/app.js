@@ -319,6 +319,7 @@
     else if (/^[1-9]$/.test(event.key)) $$(".tabs a")[event.key - 1]?.click();
   });
 
+  $(".tabs [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
   window.berth = { $, $$, toast, tell };
   dress();
   listen();

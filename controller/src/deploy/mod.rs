@@ -100,14 +100,7 @@ pub async fn start(platform: &Platform, stop: &CancellationToken) -> Result<(), 
     platform.deploys().fleet().expect(platform.nodes().await?.into_iter().map(|node| node.name));
     let runs = platform.runs().all().into_iter();
     platform.deploys().fleet().expect(runs.filter_map(|(_, run)| run.info.node));
-    tokio::spawn(crate::nodes::keep_looking(platform.clone(), stop.clone()));
-    tokio::spawn(replace::keep_replacing(platform.clone(), stop.clone()));
-    tokio::spawn(drain::keep_draining(platform.clone(), stop.clone()));
-    tokio::spawn(follow::keep_routes(platform.clone(), stop.clone()));
-    tokio::spawn(crate::networks::keep(platform.clone(), stop.clone()));
-    tokio::spawn(follow::keep_retiring(platform.clone(), stop.clone()));
-    tokio::spawn(sleep::keep_asleep(platform.clone(), stop.clone()));
-    tokio::spawn(bad::keep_watch(platform.clone(), stop.clone()));
+    let mut interrupted = Vec::new();
     for app in platform.apps().await? {
         let plan = platform.deploys().plan(&app.name);
         let under_way = plan.operation.as_ref().map(|operation| operation.release);
@@ -125,8 +118,19 @@ pub async fn start(platform: &Platform, stop: &CancellationToken) -> Result<(), 
         let (progress, _) = tokio::sync::mpsc::channel(1);
         let cancel = CancellationToken::new();
         let work = Work { platform: platform.clone(), app: app.name, by: String::new(), progress, cancel };
-        // Its turn is taken before anyone else can ask for it.
+        // Its turn is taken before anyone else can ask for it: those who act by themselves begin below.
         let turn = platform.try_operation(&work.app, "the deploy that was interrupted")?;
+        interrupted.push((work, turn));
+    }
+    tokio::spawn(crate::nodes::keep_looking(platform.clone(), stop.clone()));
+    tokio::spawn(replace::keep_replacing(platform.clone(), stop.clone()));
+    tokio::spawn(drain::keep_draining(platform.clone(), stop.clone()));
+    tokio::spawn(follow::keep_routes(platform.clone(), stop.clone()));
+    tokio::spawn(crate::networks::keep(platform.clone(), stop.clone()));
+    tokio::spawn(follow::keep_retiring(platform.clone(), stop.clone()));
+    tokio::spawn(sleep::keep_asleep(platform.clone(), stop.clone()));
+    tokio::spawn(bad::keep_watch(platform.clone(), stop.clone()));
+    for (work, turn) in interrupted {
         tokio::spawn(async move {
             let _turn = turn;
             if let Err(error) = work.resume().await {

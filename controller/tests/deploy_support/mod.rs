@@ -95,7 +95,9 @@ impl Controller {
         let runtime = self.runtime.take();
         let ended = self.ended.take();
         let over = move || {
-            runtime.map(|runtime| runtime.shutdown_timeout(Duration::from_secs(20)));
+            if let Some(runtime) = runtime {
+                runtime.shutdown_timeout(Duration::from_secs(20));
+            }
             ended.map(|ended| ended.recv())
         };
         tokio::task::spawn_blocking(over).await.unwrap();
@@ -115,6 +117,20 @@ struct SayWhenDropped(std::sync::mpsc::Sender<()>);
 impl Drop for SayWhenDropped {
     fn drop(&mut self) {
         let _ = self.0.send(());
+    }
+}
+
+/// An address for this test's processes, below the ports that the kernel gives out by itself (ip(7), 32768 on): a controller
+/// that starts again wants the same one. Tests are processes side by side, and each begins to look elsewhere.
+fn own_address() -> std::net::SocketAddr {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = 10_000 + (std::process::id().wrapping_mul(16).wrapping_add(next)) % 10_000;
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
     }
 }
 
@@ -174,12 +190,11 @@ impl World {
         let exe = dir.path().join("fake-berth");
         std::fs::write(&exe, FAKE_BERTH).unwrap();
         std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let options = Options {
             data: dir.path().join("data"),
             domain: HostPattern::parse("berth.test").unwrap(),
-            api: free(),
-            ssh: free(),
+            api: own_address(),
+            ssh: own_address(),
             http: "127.0.0.1:8099".parse().unwrap(),
             https: None,
             cluster: "127.0.0.1:0".parse().unwrap(),
