@@ -207,7 +207,10 @@
   const soon = () => { hush(); listen(); };
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (!form.matches("form[data-action]")) return;
+    if (!form.matches("form[data-action]")) {
+      if (form.method === "post") hush(); // the browser goes on by itself; signing out must not be overtaken by the stream that ends
+      return;
+    }
     event.preventDefault();
     if (!form.hasAttribute("aria-busy")) send(form, event.submitter);
   });
