@@ -117,7 +117,11 @@ impl FromRequestParts<Ui> for Visitor {
         };
         let session = match api.get::<SessionInfo>("/v1/sessions/current").await {
             Ok(session) => session,
-            Err(WireError::Refused { status: StatusCode::UNAUTHORIZED, .. }) => {
+            // A session that is over is no guess, but the API counts it as one.
+            Err(WireError::Refused {
+                status: StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS,
+                ..
+            }) => {
                 return Err(to_sign_in(parts));
             }
             Err(error) => return Err(Trouble::from(error).into_response()),
