@@ -247,10 +247,13 @@ fn by_dns(berth: &Berth) -> Result<()> {
         }
         if made.is_ok() { 204 } else { 500 }
     })?;
+    berth.ok(&["letsencrypt:disable", "acmedns"])?;
     berth.ok(&["letsencrypt:set", "acmedns", "challenge", "dns-01"])?;
     berth.ok(&["letsencrypt:set", "acmedns", "dns-provider", &format!("http://{hook}/records")])?;
     berth.berth_with_input(&["letsencrypt:set", "acmedns", "dns-token", "-"], b"s3cret\n")?.success()?;
-    berth.ok(&["letsencrypt:auto-renew", "acmedns", "--force"]).with_context(|| servers.log())?;
+    // Other names: one in a hundred times pebble takes a name for proved that it saw proved before.
+    berth.ok(&["domains:set", "acmedns", "*.hooked.test", "hooked.test"])?;
+    berth.ok(&["letsencrypt:enable", "acmedns"]).with_context(|| servers.log())?;
     let calls = seen.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
     ensure!(calls.iter().filter(|call| *call == "Bearer s3cret present").count() == 2, "{calls:?}");
     let shown = berth.ok(&["letsencrypt:report", "acmedns"])?.all();
