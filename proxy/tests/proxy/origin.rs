@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 type Serve = dyn Fn(&mut Peer) + Send + Sync;
 
@@ -135,7 +136,11 @@ impl Origin {
     /// No new connections from now on.
     pub(crate) fn close(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address); // wakes the loop, which then drops the listener
+        let began = Instant::now();
+        // The first wakes the loop, which then drops the listener: when one is refused, it has.
+        while TcpStream::connect(self.address).is_ok() {
+            assert!(began.elapsed() < Duration::from_secs(10), "the listener stays");
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
