@@ -21,7 +21,7 @@ use crate::stats::{Account, Finished};
 use crate::table::{Route, Target};
 use crate::trace_context;
 use crate::tunnel::{self, Moved};
-use crate::upstream::{self, Lease};
+use crate::upstream::Lease;
 use crate::worker::Worker;
 use berth_model::ports::AppProtocol;
 use berth_model::route::AccessLogFormat;
@@ -639,8 +639,6 @@ impl<S: Socket> Client<S> {
         let Tunnel { lease, app, early, account } = tunnel;
         let _counted = self.worker.count_tunnel();
         let mut moved = Moved::default();
-        keep_alive(self.stream.tcp(), HOURS);
-        upstream::let_wait(&app);
         tokio::select! {
             () = tunnel::run(&self.stream, &app, (self.input.take(), early), &mut moved) => {}
             () = self.worker.end_tunnels.cancelled() => {}
@@ -655,9 +653,6 @@ fn leads_here(name: &str, host: &[u8]) -> bool {
     host.get(..name.len()).is_some_and(|same| same.eq_ignore_ascii_case(name.as_bytes()))
         && matches!(host.get(name.len()), None | Some(b':'))
 }
-
-/// For [`keep_alive`] of connections that may be silent for hours.
-pub(crate) const HOURS: Duration = Duration::from_secs(60);
 
 /// Lets the kernel notice a dead peer: one that is silent for `after` is asked every quarter of that, three times.
 pub(crate) fn keep_alive(stream: &TcpStream, after: Duration) {

@@ -4,7 +4,6 @@
 //! of an app's containers; idle ones stay open, and the end of each side is passed on.
 
 use crate::buffer::Buf;
-use crate::connection::{HOURS, keep_alive};
 use crate::handover::Kept;
 use crate::io;
 use crate::listen;
@@ -234,8 +233,6 @@ async fn serve(worker: Arc<Worker>, client: TcpStream, peer: SocketAddr, port: u
             return;
         }
     }
-    keep_alive(&client, HOURS);
-    upstream::let_wait(&app);
     let mut moved = Moved::default();
     tokio::select! {
         () = tunnel::run(&client, &app, (early, None), &mut moved) => {}

@@ -1,14 +1,20 @@
 //! Bytes both ways between two sockets, each side's end passed on as it comes.
 //!
 //! In: two sockets, and what one of them said early. Out: the bytes moved, once both directions have ended. An idle
-//! tunnel holds no buffer.
+//! tunnel holds no buffer; it may be silent for hours, and what was sent may wait for any time.
 
 use crate::buffer::Buf;
+use crate::connection::keep_alive;
 use crate::io::{self, Socket};
+use crate::upstream;
 use std::future::poll_fn;
 use std::io::{IoSlice, Result};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
+
+/// How long a client may be silent before the kernel asks whether it is there.
+const ASKED_AFTER: Duration = Duration::from_secs(60);
 
 /// Bytes that went each way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +30,8 @@ pub(crate) async fn run(
     early: (Option<Buf>, Option<Buf>),
     moved: &mut Moved,
 ) {
+    keep_alive(client.tcp(), ASKED_AFTER);
+    upstream::bound(app.tcp(), None);
     let Moved { received, sent } = moved;
     let mut up = pin!(one_way(client, app, early.0, received));
     let mut down = pin!(one_way(app, client, early.1, sent));

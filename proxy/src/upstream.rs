@@ -321,12 +321,8 @@ impl Connection {
     }
 }
 
-/// For what is no request and an answer: what was sent may wait for the app for any time.
-pub(crate) fn let_wait(stream: &TcpStream) {
-    bound(stream, None);
-}
-
-fn bound(stream: &TcpStream, unconfirmed: Option<Duration>) {
+/// How long what was sent may stay unconfirmed, or untaken by the app. `None`: for any time.
+pub(crate) fn bound(stream: &TcpStream, unconfirmed: Option<Duration>) {
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(unconfirmed) {
         tracing::debug!(%error, "cannot bound how long a machine may be silent");
     }

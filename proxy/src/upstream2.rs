@@ -14,6 +14,9 @@ use std::time::Duration;
 use std::time::Instant;
 use tokio::time::timeout;
 
+/// How long an app may take nothing of what was sent. It carries requests of any length, so this is no less than an app may
+/// be silent; a dead machine is noticed by it too.
+const UNTAKEN: Duration = Duration::from_secs(60);
 /// Streams at once on one connection, whatever the app allows.
 const MAX_STREAMS: usize = 100;
 /// Connections of one thread to one backend.
@@ -120,6 +123,7 @@ impl Pool {
 /// A new connection of `thread` to the leased backend.
 pub(crate) async fn connect(lease: &Lease, thread: usize, within: Duration) -> Result<Ticket> {
     let tcp = upstream::connect_within(lease, within).await?.stream;
+    upstream::bound(&tcp, Some(UNTAKEN));
     let mut builder = Builder::new();
     builder
         .enable_push(false)
