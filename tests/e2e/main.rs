@@ -35,36 +35,55 @@ mod watch;
 use berth_tests::Berth;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 /// The platform a group of scenarios shares.
 type Shared = Arc<RwLock<Option<Berth>>>;
 type Scenario = fn(&Berth) -> anyhow::Result<()>;
 type RoughScenario = fn(&mut Berth) -> anyhow::Result<()>;
 
+/// How long each scenario took.
+static TIMES: Mutex<Vec<(Duration, &str)>> = Mutex::new(Vec::new());
+
+fn timed<T>(name: &'static str, scenario: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let result = scenario();
+    TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((began.elapsed(), name));
+    result
+}
+
+fn print_slowest() {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort_unstable();
+    for (time, name) in times.iter().rev().take(20) {
+        eprintln!("{:7.1} s  {name}", time.as_secs_f64());
+    }
+}
+
 fn failed(error: &anyhow::Error) -> Failed {
     Failed::from(format!("{error:#}"))
 }
 
-fn gentle(shared: &Shared, scenarios: &[(&str, Scenario)]) -> Vec<Trial> {
-    let trial = |(name, scenario): &(&str, Scenario)| {
-        let (shared, scenario) = (shared.clone(), *scenario);
-        Trial::test(*name, move || {
+fn gentle(shared: &Shared, scenarios: &[(&'static str, Scenario)]) -> Vec<Trial> {
+    let trial = |(name, scenario): &(&'static str, Scenario)| {
+        let (shared, scenario, name) = (shared.clone(), *scenario, *name);
+        Trial::test(name, move || {
             let berth = shared.read().map_err(|_| "an earlier scenario panicked")?;
             let berth = berth.as_ref().ok_or("no platform")?;
-            scenario(berth).map_err(|error| failed(&error))
+            timed(name, || scenario(berth)).map_err(|error| failed(&error))
         })
     };
     scenarios.iter().map(trial).collect()
 }
 
-fn rough(shared: &Shared, scenarios: &[(&str, RoughScenario)]) -> Vec<Trial> {
-    let trial = |(name, scenario): &(&str, RoughScenario)| {
-        let (shared, scenario) = (shared.clone(), *scenario);
-        Trial::test(*name, move || {
+fn rough(shared: &Shared, scenarios: &[(&'static str, RoughScenario)]) -> Vec<Trial> {
+    let trial = |(name, scenario): &(&'static str, RoughScenario)| {
+        let (shared, scenario, name) = (shared.clone(), *scenario, *name);
+        Trial::test(name, move || {
             let mut berth = shared.write().map_err(|_| "an earlier scenario panicked")?;
             let berth = berth.as_mut().ok_or("no platform")?;
-            scenario(berth).map_err(|error| failed(&error.context(berth.log_tail())))
+            timed(name, || scenario(berth)).map_err(|error| failed(&error.context(berth.log_tail())))
         })
     };
     scenarios.iter().map(trial).collect()
@@ -151,5 +170,6 @@ fn main() -> ExitCode {
         arguments.test_threads = threads.or(Some(default_threads));
         failures |= libtest_mimic::run(&arguments, group(&shared)).has_failed();
     }
+    print_slowest();
     if failures { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
