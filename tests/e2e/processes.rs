@@ -264,9 +264,11 @@ fn cloned(berth: &Berth) -> Result<()> {
 fn ended(berth: &mut Berth) -> Result<()> {
     let app = "review-origin";
     push_server(berth, app, "one", &[REQUIREMENTS])?;
-    berth.ok(&["apps:clone", "--ttl", "10s", app, "review-1"])?;
-    berth.ok(&["apps:clone", "--ttl", "1h", app, "review-2"])?;
+    for clone in ["review-1", "review-2"] {
+        berth.ok(&["apps:clone", "--ttl", "1h", app, clone])?;
+    }
     ensure!(berth.get("review-1", "/")?.status == 200, "it serves");
+    berth.ok(&["apps:set", "review-1", "ttl", "5s"])?;
     berth.kill(Role::Controller)?;
     berth.until_ready()?;
     until(Duration::from_secs(40), "it to be destroyed", || {
@@ -277,8 +279,11 @@ fn ended(berth: &mut Berth) -> Result<()> {
         ensure!(berth.get("review-1", "/").is_err(), "somebody answers");
         Ok(())
     })?;
-    let events = berth.ok(&["events", "--app", "review-1"])?.stdout;
-    ensure!(events.contains("its time to live is over"), "it is told: {events}");
+    until(Duration::from_secs(20), "it to be told", || {
+        let events = berth.ok(&["events", "--app", "review-1"])?.stdout;
+        ensure!(events.contains("its time to live is over"), "{events}");
+        Ok(())
+    })?;
     ensure!(berth.get("review-2", "/")?.status == 200, "the other has an hour");
     berth.ok(&["apps:set", "review-2", "ttl"])?;
     let end = berth.ok(&["apps:report", "review-2", "--app-destroyed-at"])?.stdout;
