@@ -17,6 +17,7 @@ pub mod container;
 pub mod cron;
 pub mod deploy;
 pub mod digest;
+pub mod envfile;
 pub mod events;
 pub mod image;
 pub mod image_name;
