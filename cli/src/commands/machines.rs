@@ -8,8 +8,8 @@ use crate::context::{Context, arguments, exactly_one, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{say, table, time};
 use crate::report::Report;
-use crate::units;
 use berth_model::NodeName;
+use berth_model::amount::{Unit, seconds};
 use berth_model::api::{CreateNodeToken, DrainNode, NodeInfo, NodeToken, SetNode};
 use berth_model::cluster::{Finding, FindingState};
 use clap::{ArgMatches, Command};
@@ -141,7 +141,7 @@ fn state(node: &NodeInfo) -> String {
 
 async fn drain(context: &Context, words: Vec<String>, matches: &ArgMatches) -> Result<()> {
     let node = NodeName::parse(&exactly_one(words, "the node's name")?)?;
-    let timeout = matches.get_one::<String>("timeout").map(|text| units::seconds(text)).transpose()?;
+    let timeout = matches.get_one::<String>("timeout").map(|text| seconds(text)).transpose()?;
     let body = DrainNode { undo: matches.get_flag("undo"), timeout_secs: timeout };
     context.act(Method::POST, &format!("/v1/nodes/{node}/drain"), Some(&body)).await
 }
@@ -245,7 +245,7 @@ async fn token(context: &Context, words: Vec<String>, matches: &ArgMatches) -> R
         true => None,
         false => Some(NodeName::parse(&exactly_one(words, "the node's name")?)?),
     };
-    let seconds = matches.get_one::<String>("expires").map(|text| units::seconds(text)).transpose()?;
+    let seconds = matches.get_one::<String>("expires").map(|text| seconds(text)).transpose()?;
     let body = CreateNodeToken { node: node.clone(), seconds };
     let made: NodeToken = context.json(Method::POST, "/v1/node-tokens", &body).await?;
     if context.out.json {
@@ -272,9 +272,9 @@ async fn set(context: &Context, words: Vec<String>, matches: &ArgMatches) -> Res
     }
     let given = |id: &str| matches.get_one::<String>(id);
     // In the API 0 is all that the machine has.
-    set.cpu_millis =
-        given("cpu").map(|text| units::cpu_millis(text)).transpose()?.map(|cpu| cpu.unwrap_or(0));
-    set.memory_mib = given("memory").map(|text| units::mib(text)).transpose()?.map(|mib| mib.unwrap_or(0));
+    set.cpu_millis = given("cpu").map(|text| Unit::Cpu.parse(text)).transpose()?.map(|cpu| cpu.unwrap_or(0));
+    set.memory_mib =
+        given("memory").map(|text| Unit::Mib.parse(text)).transpose()?.map(|mib| mib.unwrap_or(0));
     if set == SetNode::default() {
         return Err(CliError::Misuse("nothing to set: write NAME=VALUE, or --cpu or --memory".into()));
     }
