@@ -10,6 +10,7 @@ use crate::release::Formation;
 use crate::{AppName, BuildId, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use utoipa::ToSchema;
 
 /// Body of every answer with a 4xx or 5xx status.
@@ -78,6 +79,31 @@ pub enum Progress {
         /// Why.
         error: ApiError,
     },
+}
+
+impl Progress {
+    /// What stands before a step.
+    pub const STEP: &str = "-----> ";
+    /// What stands before a section.
+    pub const SECTION: &str = "=====> ";
+    /// What stands before a detail, and before further lines of any text.
+    pub const DETAIL: &str = "       ";
+    /// What stands before a warning and an error.
+    pub const WARNING: &str = " !     ";
+}
+
+/// As `git push` shows it, without colours.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step { text } => write!(f, "{}{text}", Self::STEP),
+            Self::Section { text } => write!(f, "{}{text}", Self::SECTION),
+            Self::Detail { text } => write!(f, "{}{text}", Self::DETAIL),
+            Self::Warning { text } => write!(f, "{}{text}", Self::WARNING),
+            Self::Done => Ok(()),
+            Self::Failed { error } => write!(f, "{}{}", Self::WARNING, error.message),
+        }
+    }
 }
 
 /// One of `GET /v1/controllers`.
