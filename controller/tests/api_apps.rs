@@ -322,7 +322,8 @@ async fn health_is_ok_once_an_agent_and_a_proxy_report() {
     let controller = Controller::start().await;
     let nodes = berth_controller::nodes::router(controller.platform.clone());
     let observed = json!({"node": "n1", "generation": 0, "containers": {}, "capacity":
-        {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 1024, "cgroup": "v2", "kernel": "6.1"}});
+        {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 1024, "disk_mib": 4096, "cgroup": "v2", "kernel": "6.1"},
+        "stalls": {"io": {"some": {"avg10": 150, "avg60": 40, "avg300": 8}}}});
     let reply = common::ask(&nodes, common::request("POST", "/node/v1/n1/observed", Some(observed))).await;
     assert_eq!(reply.status, StatusCode::NO_CONTENT);
     let table = common::ask(&nodes, common::request("GET", "/proxy/v1/routes", None)).await.json();
@@ -330,7 +331,10 @@ async fn health_is_ok_once_an_agent_and_a_proxy_report() {
     common::ask(&nodes, common::request("POST", "/proxy/v1/status", Some(status))).await;
     let reply = controller.get("/healthz").await;
     assert_eq!((reply.status, reply.text().as_str()), (StatusCode::OK, "ok"));
-    assert_eq!(controller.get("/v1/nodes").await.json()[0]["alive"], json!(true));
+    let node = controller.get("/v1/nodes").await.json()[0].clone();
+    assert_eq!((&node["alive"], &node["capacity"]["disk_mib"]), (&json!(true), &json!(4096)));
+    assert_eq!(node["stalls"], json!({"io": {"some": {"avg10": 150, "avg60": 40, "avg300": 8}}}));
+    assert_eq!(node["reserved"], json!({"cpu_millis": 0, "memory_mib": 0, "memory_limits_mib": 0}));
 }
 
 #[test]

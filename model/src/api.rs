@@ -723,6 +723,12 @@ pub struct NodeInfo {
     /// What it is short of.
     #[serde(default)]
     pub pressure: crate::node::Pressure,
+    /// What work on it waited for.
+    #[serde(default)]
+    pub stalls: crate::node::Stalls,
+    /// What is promised to containers placed on it.
+    #[serde(default)]
+    pub reserved: crate::node::Reserved,
     /// It joined over the network; else it is the controller's own machine.
     #[serde(default)]
     pub joined: bool,

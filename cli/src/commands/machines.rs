@@ -12,6 +12,7 @@ use berth_model::NodeName;
 use berth_model::amount::{Unit, seconds};
 use berth_model::api::{CreateNodeToken, DrainNode, NodeInfo, NodeToken, SetNode};
 use berth_model::cluster::{Finding, FindingState};
+use berth_model::node::{Averages, Stall};
 use clap::{ArgMatches, Command};
 use http::Method;
 use std::path::PathBuf;
@@ -162,6 +163,15 @@ fn overlay(node: &NodeInfo) -> String {
     some.map(|(count, way)| format!("{count} {way}")).collect::<Vec<_>>().join("; ")
 }
 
+/// For how much of the time something waited; empty where the kernel does not count it.
+fn pressure(stall: Option<Stall>) -> String {
+    let percent = |share: u16| format!("{}.{:02}%", share / 100, share % 100);
+    let of = |Averages { avg10, avg60, avg300 }: Averages| {
+        format!("{} of 10 s, {} of 60 s, {} of 300 s", percent(avg10), percent(avg60), percent(avg300))
+    };
+    stall.map(|stall| of(stall.some)).unwrap_or_default()
+}
+
 async fn list(context: &Context) -> Result<()> {
     let nodes: Vec<NodeInfo> = context.get("/v1/nodes").await?;
     if context.out.json {
@@ -228,7 +238,14 @@ async fn show(context: &Context, words: Vec<String>, matches: &ArgMatches) -> Re
             .row("Node offered memory", or_all(node.offered.memory_mib, "MiB"))
             .row("Node cpus", capacity.cpus.to_string())
             .row("Node memory", format!("{} MiB", capacity.memory_mib))
+            .row("Node disk", format!("{} MiB", capacity.disk_mib))
             .row("Node disk free", format!("{} MiB", capacity.disk_free_mib))
+            .row("Node reserved cpu", format!("{} thousandths", node.reserved.cpu_millis))
+            .row("Node reserved memory", format!("{} MiB", node.reserved.memory_mib))
+            .row("Node memory limits", format!("{} MiB", node.reserved.memory_limits_mib))
+            .row("Node pressure cpu", pressure(node.stalls.cpu))
+            .row("Node pressure memory", pressure(node.stalls.memory))
+            .row("Node pressure io", pressure(node.stalls.io))
             .row("Node kernel", capacity.kernel.clone())
             .row("Node cgroup", capacity.cgroup.clone());
         let report = match &node.volumes_waiting {

@@ -76,7 +76,9 @@ fn lists_and_reports_keep_their_shapes() {
     .json("GET /v1/ssh-keys", json!([{"name": "alice", "fingerprint": "SHA256:abc", "algorithm": "ssh-ed25519", "created_ms": 0}]))
     .json("GET /v1/tokens", json!([{"name": "ci", "created_ms": 0, "last_used_ms": null}]))
     .json("GET /v1/nodes", json!([{"name": "one", "alive": true, "last_seen_ms": 0, "containers": 2,
-        "capacity": {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 10, "cgroup": "v2", "kernel": "6.1"}}]));
+        "capacity": {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 10, "disk_mib": 90, "cgroup": "v2", "kernel": "6.1"},
+        "stalls": {"cpu": {"some": {"avg10": 5579, "avg60": 40, "avg300": 0}}},
+        "reserved": {"cpu_millis": 500, "memory_mib": 256, "memory_limits_mib": 1024}}]));
     fake.json("GET /v1/apps/hello/inspect", json!([{"id": "hello.web.1.abc", "app": "hello", "process": "web",
         "ordinal": 1, "release": 3, "node": "one", "role": "serving", "status": {"state": {"state": "running",
         "since_ms": 0, "ready": true}, "incarnation": 1, "restarts": 0, "address": "10.0.0.2", "published": [], "pid": 7,

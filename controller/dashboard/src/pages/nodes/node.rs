@@ -1,6 +1,6 @@
 //! One machine: what it has, what runs there, and what is wanted of it.
 
-use super::{MIB, Used, cpu_of, memory_of, states, used};
+use super::{MIB, Used, cpu_of, disk_of, memory_of, share, states, used, waits};
 use crate::Ui;
 use crate::action::Fields;
 use crate::page::{button, command, danger, dialog, empty, opener};
@@ -76,8 +76,8 @@ fn view(node: &NodeInfo, top: &[Usage]) -> Markup {
         dl.figures {
             div { dt { "CPU" } dd.metered { (cpu_of(node, used)) } }
             div { dt { "Memory" } dd.metered { (memory_of(node, used)) } }
-            div { dt { "Limits of memory, in all" } dd { (bytes(used.limit_bytes)) } }
-            div { dt { "Disk free" } dd { (bytes(node.capacity.disk_free_mib.saturating_mul(MIB))) } }
+            div { dt { "Limits of memory, in all" } dd { (bytes(node.reserved.memory_limits_mib.saturating_mul(MIB))) } }
+            div { dt { "Disk" } dd.metered { (disk_of(node)) } }
             div { dt { "Containers" } dd { (node.containers) } }
         }
         (containers(node, top, used))
@@ -140,6 +140,8 @@ fn facts(node: &NodeInfo) -> Markup {
     ];
     let ways: Vec<String> =
         ways.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
+    let waited: Vec<String> =
+        waits(node).into_iter().map(|(what, most)| format!("{} for {what}", share(most))).collect();
     let capacity = &node.capacity;
     html! {
         section aria-labelledby="facts" {
@@ -150,6 +152,7 @@ fn facts(node: &NodeInfo) -> Markup {
             dl.facts {
                 div { dt { "CPUs" } dd { (capacity.cpus) span.dim { ", apps may reserve " (offered(node.offered.cpu_millis.map(cpus))) } } }
                 div { dt { "Memory" } dd { (bytes(capacity.memory_mib.saturating_mul(MIB))) span.dim { ", apps may reserve " (offered(node.offered.memory_mib.map(|mib| bytes(mib.saturating_mul(MIB))))) } } }
+                div { dt { "Pressure" } dd { @if waited.is_empty() { "its kernel does not count it" } @else { (waited.join(", ")) span.dim { " of the last minute somebody waited" } } } }
                 div { dt { "Kernel" } dd { (capacity.kernel) span.dim { ", cgroup " (capacity.cgroup) } } }
                 @if let Some(address) = node.address { div { dt { "Address" } dd { (address) } } }
                 @if let Some(subnet) = &node.subnet { div { dt { "Addresses of containers" } dd { (subnet) } } }
