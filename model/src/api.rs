@@ -184,6 +184,37 @@ pub struct ImageInfo {
     pub created_ms: i64,
 }
 
+/// `GET /v1/images/{digest}`: an image of Berth's own registry, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageDetail {
+    /// Of its manifest.
+    pub digest: String,
+    /// Where it is, such as `apps/hello`.
+    pub repositories: Vec<String>,
+    /// When it was made, as it says itself; milliseconds since the Unix epoch. Builds that can be repeated do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_ms: Option<i64>,
+    /// The lowest first.
+    pub layers: Vec<ImageLayer>,
+    /// Of an index: the images it is of, one for each platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+}
+
+/// A layer of an [`ImageDetail`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageLayer {
+    /// Of its bytes, compressed.
+    pub digest: String,
+    /// Bytes, compressed.
+    pub bytes: u64,
+    /// How many other images of the registry have it.
+    pub shared_with: usize,
+    /// The step that made it, as the image says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
+}
+
 /// `POST /v1/registries`: a login of another registry.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
