@@ -187,6 +187,7 @@ impl Node {
             containers,
             capacity: self.capacity(facts),
             pressure,
+            stalls: pressure::stalls(),
             network: Some(self.network.report()),
         }
     }
@@ -198,6 +199,7 @@ impl Node {
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
             memory_mib: facts.memory_total,
             disk_free_mib: facts.disk_free,
+            disk_mib: facts.disk_total,
             cgroup: self.runtime.cgroup_kind().to_owned(),
             kernel,
         }

@@ -1,9 +1,9 @@
-//! What this machine is short of. It says so, and gets no new work until it is over.
+//! What this machine is short of. It says so, and gets no new work until it is over. And what work on it waits for.
 //!
-//! In: free space and memory. Out: a [`Pressure`]. [`judge`] is pure; it ends a little above where it begins, so that a disk at
-//! the limit does not come and go.
+//! In: free space and memory, the kernel's pressure. Out: a [`Pressure`], [`Stalls`]. [`judge`] is pure; it ends a little above
+//! where it begins, so that a disk at the limit does not come and go.
 
-use berth_model::node::Pressure;
+use berth_model::node::{Averages, Pressure, Stall, Stalls};
 use std::path::Path;
 
 /// Least that is to be free of a disk, unless said, in MiB; or a twentieth of it, if that is more.
@@ -52,9 +52,51 @@ pub(crate) fn judge(before: Pressure, facts: Facts, keep_free_mib: Option<u64>) 
     }
 }
 
+/// What the kernel counts; one without PSI, or with `psi=0`, counts nothing.
+pub(crate) fn stalls() -> Stalls {
+    let read = |name: &str| stall(&std::fs::read_to_string(format!("/proc/pressure/{name}")).ok()?);
+    Stalls { cpu: read("cpu"), memory: read("memory"), io: read("io") }
+}
+
+/// The lines of a file of `/proc/pressure`.
+fn stall(text: &str) -> Option<Stall> {
+    let line = |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)).and_then(averages);
+    Some(Stall { some: line("some ")?, full: line("full ") })
+}
+
+/// `avg10=1.53 avg60=0.40 avg300=0.08 total=…`: percents with two decimals.
+fn averages(text: &str) -> Option<Averages> {
+    let share = |name: &str| -> Option<u16> {
+        let value = text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+        let (whole, part) = value.split_once('.').filter(|(_, part)| part.len() == 2)?;
+        let hundredths = whole.parse::<u16>().ok()?.checked_mul(100)?.checked_add(part.parse().ok()?)?;
+        Some(hundredths.min(10_000))
+    };
+    Some(Averages { avg10: share("avg10")?, avg60: share("avg60")?, avg300: share("avg300")? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_pressure_is_read_in_hundredths_of_a_percent() {
+        let some = Averages { avg10: 5579, avg60: 40, avg300: 10_000 };
+        let text = "some avg10=55.79 avg60=0.40 avg300=100.00 total=3445415784\n";
+        assert_eq!(stall(text), Some(Stall { some, full: None }), "CPUs, before Linux 5.13");
+        let both = format!("{text}full avg10=0.00 avg60=0.08 avg300=1.00 total=65227\n");
+        let full = Some(Averages { avg10: 0, avg60: 8, avg300: 100 });
+        assert_eq!(stall(&both), Some(Stall { some, full }));
+        for odd in [
+            "",
+            "some",
+            "some avg10=1.5 avg60=0.40 avg300=0.00",
+            "some avg10=x.00 avg60=0.00 avg300=0.00",
+            "some avg10=0.00",
+        ] {
+            assert_eq!(stall(odd), None, "{odd}");
+        }
+    }
 
     fn disk(free: u64) -> Facts {
         Facts { disk_total: 60_000, disk_free: free, memory_total: 1000, memory_available: 500 }

@@ -3,6 +3,7 @@
 //! In: refusals of the API, bad arguments, broken streams. Out: a text for stderr (or none) and an exit code:
 //! 1 it failed, 2 it was misused, 20 there is no such app, anything else only by `run` and `enter`.
 
+use berth_model::amount::AmountError;
 use berth_model::api::{ApiError, ErrorCode};
 use berth_wire::{Endpoint, WireError};
 use std::io;
@@ -29,6 +30,12 @@ pub(crate) enum CliError {
 
 /// What commands give.
 pub(crate) type Result<T> = std::result::Result<T, CliError>;
+
+impl From<AmountError> for CliError {
+    fn from(error: AmountError) -> Self {
+        Self::Misuse(error.to_string())
+    }
+}
 
 impl CliError {
     /// The process's exit code.

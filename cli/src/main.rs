@@ -21,7 +21,6 @@ mod route;
 mod spinner;
 mod ssh;
 mod text;
-mod units;
 mod up;
 
 use args::Mode;

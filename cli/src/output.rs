@@ -75,17 +75,17 @@ impl Output {
 
     /// `=====> text` above a list or report.
     pub(crate) fn header(self, text: &str) -> Result<()> {
-        if self.headers { self.marked("=====> ", GREEN, text) } else { Ok(()) }
+        if self.headers { self.marked(Progress::SECTION, GREEN, text) } else { Ok(()) }
     }
 
     /// `-----> text`: an operation's step, said by the command itself.
     pub(crate) fn step(self, text: &str) -> Result<()> {
-        if self.quiet || self.json { Ok(()) } else { self.marked("-----> ", BLUE, text) }
+        if self.quiet || self.json { Ok(()) } else { self.marked(Progress::STEP, BLUE, text) }
     }
 
     /// Seven spaces and `text`: more about a step.
     pub(crate) fn detail(self, text: &str) -> Result<()> {
-        if self.quiet || self.json { Ok(()) } else { self.line(&format!("       {text}")) }
+        if self.quiet || self.json { Ok(()) } else { self.line(&format!("{}{text}", Progress::DETAIL)) }
     }
 
     /// One JSON value, for people too.
@@ -111,9 +111,9 @@ impl Output {
         }
         let silent = self.quiet || self.json;
         match event {
-            Progress::Step { text } if !silent => self.marked("-----> ", BLUE, text)?,
-            Progress::Section { text } if !silent => self.marked("=====> ", GREEN, text)?,
-            Progress::Detail { text } if !silent => self.lines("       ", text)?,
+            Progress::Step { text } if !silent => self.marked(Progress::STEP, BLUE, text)?,
+            Progress::Section { text } if !silent => self.marked(Progress::SECTION, GREEN, text)?,
+            Progress::Detail { text } if !silent => self.lines(Progress::DETAIL, text)?,
             Progress::Warning { text } if !self.json => warning(text),
             Progress::Done => return Ok(Some(Ok(()))),
             Progress::Failed { error } => return Ok(Some(Err(error.clone().into()))),
@@ -130,7 +130,7 @@ impl Output {
     /// `text` line by line, the first after `prefix`, the others indented alike.
     fn lines(self, prefix: &str, text: &str) -> Result<()> {
         for (index, line) in text.split('\n').enumerate() {
-            self.line(&format!("{}{line}", if index == 0 { prefix } else { "       " }))?;
+            self.line(&format!("{}{line}", if index == 0 { prefix } else { Progress::DETAIL }))?;
         }
         Ok(())
     }
@@ -138,8 +138,8 @@ impl Output {
 
 /// ` !     text` on stderr. Nothing can be done when that is closed.
 pub(crate) fn warning(text: &str) {
-    let mark =
-        if takes_colour(&std::io::stderr()) { painted(" !     ", YELLOW) } else { " !     ".to_owned() };
+    let plain = Progress::WARNING;
+    let mark = if takes_colour(&std::io::stderr()) { painted(plain, YELLOW) } else { plain.to_owned() };
     let shown: String = text.split('\n').map(|line| format!("{mark}{}\n", safe_line(line))).collect();
     let _ = std::io::stderr().lock().write_all(shown.as_bytes());
 }

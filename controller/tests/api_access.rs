@@ -161,6 +161,45 @@ async fn a_session_acts_for_its_token_and_ends_with_it() {
 }
 
 #[tokio::test]
+async fn all_other_sessions_end_at_once() {
+    let controller = Controller::start().await;
+    let (ada, bob) = (token(&controller, "ada").await, token(&controller, "bob").await);
+    let sessions = [
+        session(&controller, &ada).await,
+        session(&controller, &ada).await,
+        session(&controller, &bob).await,
+    ];
+    let statuses = async || {
+        let mut statuses = Vec::new();
+        for secret in &sessions {
+            statuses.push(with(&controller, "GET", "/v1/sessions/current", secret).await.status.as_u16());
+        }
+        statuses
+    };
+    assert_eq!(
+        with(&controller, "DELETE", "/v1/sessions", &sessions[1]).await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(statuses().await, [401, 200, 401]);
+    assert_eq!(controller.call("DELETE", "/v1/sessions", None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(statuses().await, [401, 401, 401]);
+    assert_eq!(with(&controller, "GET", "/v1/version", &ada).await.status, StatusCode::OK, "tokens stay");
+}
+
+#[tokio::test]
+async fn a_name_has_twenty_sessions_at_most() {
+    let controller = Controller::start().await;
+    let (ada, bob) = (token(&controller, "ada").await, token(&controller, "bob").await);
+    session(&controller, &bob).await;
+    for _ in 0..25 {
+        session(&controller, &ada).await;
+    }
+    let listed = controller.get("/v1/sessions").await.json();
+    let of = |name: &str| listed.as_array().expect("a list").iter().filter(|one| one["by"] == name).count();
+    assert_eq!((of("ada"), of("bob")), (20, 1));
+}
+
+#[tokio::test]
 async fn a_code_begins_one_session_and_nothing_else() {
     let controller = Controller::start().await;
     let made = controller.call("POST", "/v1/sign-in-codes", Some(json!({}))).await.json();

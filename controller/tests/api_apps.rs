@@ -2,6 +2,7 @@
 
 mod common;
 
+use berth_model::Digest;
 use common::{Controller, app_name};
 use http::StatusCode;
 use serde_json::json;
@@ -322,7 +323,8 @@ async fn health_is_ok_once_an_agent_and_a_proxy_report() {
     let controller = Controller::start().await;
     let nodes = berth_controller::nodes::router(controller.platform.clone());
     let observed = json!({"node": "n1", "generation": 0, "containers": {}, "capacity":
-        {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 1024, "cgroup": "v2", "kernel": "6.1"}});
+        {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 1024, "disk_mib": 4096, "cgroup": "v2", "kernel": "6.1"},
+        "stalls": {"io": {"some": {"avg10": 150, "avg60": 40, "avg300": 8}}}});
     let reply = common::ask(&nodes, common::request("POST", "/node/v1/n1/observed", Some(observed))).await;
     assert_eq!(reply.status, StatusCode::NO_CONTENT);
     let table = common::ask(&nodes, common::request("GET", "/proxy/v1/routes", None)).await.json();
@@ -330,7 +332,66 @@ async fn health_is_ok_once_an_agent_and_a_proxy_report() {
     common::ask(&nodes, common::request("POST", "/proxy/v1/status", Some(status))).await;
     let reply = controller.get("/healthz").await;
     assert_eq!((reply.status, reply.text().as_str()), (StatusCode::OK, "ok"));
-    assert_eq!(controller.get("/v1/nodes").await.json()[0]["alive"], json!(true));
+    let node = controller.get("/v1/nodes").await.json()[0].clone();
+    assert_eq!((&node["alive"], &node["capacity"]["disk_mib"]), (&json!(true), &json!(4096)));
+    assert_eq!(node["stalls"], json!({"io": {"some": {"avg10": 150, "avg60": 40, "avg300": 8}}}));
+    assert_eq!(node["reserved"], json!({"cpu_millis": 0, "memory_mib": 0, "memory_limits_mib": 0}));
+}
+
+#[tokio::test]
+async fn an_image_says_its_layers_and_with_how_many_others_it_shares_each() {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let controller = Controller::start().await;
+    let registry = berth_controller::registry::router(controller.platform.registry().clone());
+    let send = async |method: &str, path: String, kind: &str, bytes: Vec<u8>| {
+        let asked = http::Request::builder().method(method).uri(path).header("content-type", kind);
+        let reply = common::ask(&registry, asked.body(bytes.into()).expect("a request")).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+    };
+    let blob = async |repository: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        send("POST", path, "application/octet-stream", bytes.to_vec()).await;
+        let kind = "application/vnd.oci.image.layer.v1.tar";
+        json!({ "mediaType": kind, "digest": digest.to_string(), "size": bytes.len() })
+    };
+    let image = async |repository: &str, config: &str, layers: &[&str]| {
+        let mut pushed = Vec::new();
+        for layer in layers {
+            pushed.push(blob(repository, layer.as_bytes()).await);
+        }
+        let config = blob(repository, config.as_bytes()).await;
+        let manifest =
+            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": pushed });
+        let bytes = manifest.to_string().into_bytes();
+        let digest = Digest::of(&bytes);
+        send("PUT", format!("/v2/{repository}/manifests/{digest}"), MANIFEST, bytes).await;
+        digest.to_string()
+    };
+    let config = r#"{"created": "2026-03-04T05:06:07Z", "history": [{"created_by": "debootstrap"}, {"created_by": "COPY . /app"}]}"#;
+    let one = image("apps/one", config, &["base", "own"]).await;
+    assert_eq!(image("apps/same", config, &["base", "own"]).await, one);
+    image("apps/two", "{}", &["base"]).await;
+    image("apps/three", "{}", &["base", "more", "base"]).await;
+
+    let wanted = json!({
+        "digest": one, "repositories": ["apps/one", "apps/same"], "created_ms": 1_772_600_767_000_i64,
+        "layers": [
+            { "digest": Digest::of(b"base").to_string(), "bytes": 4, "shared_with": 2, "made_by": "debootstrap" },
+            { "digest": Digest::of(b"own").to_string(), "bytes": 3, "shared_with": 0, "made_by": "COPY . /app" },
+        ],
+    });
+    for part in [&one[..], &one[..19], &one[7..19]] {
+        assert_eq!(controller.get(&format!("/v1/images/{part}")).await.json(), wanted, "{part}");
+    }
+    for (odd, status) in [
+        ("sha256:000000000000", StatusCode::NOT_FOUND),
+        ("sha256:00", StatusCode::BAD_REQUEST),
+        ("sha256:", StatusCode::BAD_REQUEST),
+        ("latest", StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(controller.get(&format!("/v1/images/{odd}")).await.status, status, "{odd}");
+    }
 }
 
 #[test]

@@ -197,6 +197,36 @@ async fn wait_for_releases(one: &Pusher, wanted: &[(u64, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mounts_that_an_app_does_not_start_with_are_not_kept() {
+    let one = pusher("web: ./serve\n").await;
+    one.push().await.expect("v1");
+    let v1 = backends(&one.world.seen(), HOST);
+    one.world.change(|script| {
+        script.exits.insert("web".into(), 1);
+    });
+    let mounts = json!([{"source": "data", "target": "/data", "read_only": false}]);
+    let patch = async |mounts: &serde_json::Value| {
+        one.world.operate(Method::PATCH, "/v1/apps/hello", json!({ "mounts": mounts })).await.1
+    };
+    let kept = async || -> serde_json::Value {
+        let app: serde_json::Value = one.world.api().get("/v1/apps/hello").await.expect("exists");
+        app["mounts"].clone()
+    };
+    let refused = patch(&mounts).await.expect_err("it does not start");
+    assert!(refused.message.ends_with("; the mounts are as they were"), "{}", refused.message);
+    assert_eq!(kept().await, json!([]));
+    assert_eq!(backends(&one.world.seen(), HOST), v1, "what ran serves on");
+
+    one.world.change(|script| script.exits.clear());
+    patch(&mounts).await.expect("mounted");
+    one.world.change(|script| {
+        script.exits.insert("web".into(), 1);
+    });
+    patch(&json!([])).await.expect_err("it does not start without");
+    assert_eq!(kept().await, mounts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_controller_killed_while_containers_start_takes_a_push_back() {
     let mut one = pusher("web: ./serve\n").await;
     one.push().await.expect("v1");

@@ -10,6 +10,7 @@ use crate::release::Formation;
 use crate::{AppName, BuildId, ContainerId, EnvName, HostPattern, NodeName, ProcessType, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use utoipa::ToSchema;
 
 /// Body of every answer with a 4xx or 5xx status.
@@ -78,6 +79,31 @@ pub enum Progress {
         /// Why.
         error: ApiError,
     },
+}
+
+impl Progress {
+    /// What stands before a step.
+    pub const STEP: &str = "-----> ";
+    /// What stands before a section.
+    pub const SECTION: &str = "=====> ";
+    /// What stands before a detail, and before further lines of any text.
+    pub const DETAIL: &str = "       ";
+    /// What stands before a warning and an error.
+    pub const WARNING: &str = " !     ";
+}
+
+/// As `git push` shows it, without colours.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step { text } => write!(f, "{}{text}", Self::STEP),
+            Self::Section { text } => write!(f, "{}{text}", Self::SECTION),
+            Self::Detail { text } => write!(f, "{}{text}", Self::DETAIL),
+            Self::Warning { text } => write!(f, "{}{text}", Self::WARNING),
+            Self::Done => Ok(()),
+            Self::Failed { error } => write!(f, "{}{}", Self::WARNING, error.message),
+        }
+    }
 }
 
 /// One of `GET /v1/controllers`.
@@ -156,6 +182,37 @@ pub struct ImageInfo {
     pub bytes: u64,
     /// When it was made or pushed; milliseconds since the Unix epoch.
     pub created_ms: i64,
+}
+
+/// `GET /v1/images/{digest}`: an image of Berth's own registry, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageDetail {
+    /// Of its manifest.
+    pub digest: String,
+    /// Where it is, such as `apps/hello`.
+    pub repositories: Vec<String>,
+    /// When it was made, as it says itself; milliseconds since the Unix epoch. Builds that can be repeated do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_ms: Option<i64>,
+    /// The lowest first.
+    pub layers: Vec<ImageLayer>,
+    /// Of an index: the images it is of, one for each platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+}
+
+/// A layer of an [`ImageDetail`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageLayer {
+    /// Of its bytes, compressed.
+    pub digest: String,
+    /// Bytes, compressed.
+    pub bytes: u64,
+    /// How many other images of the registry have it.
+    pub shared_with: usize,
+    /// The step that made it, as the image says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
 }
 
 /// `POST /v1/registries`: a login of another registry.
@@ -697,6 +754,12 @@ pub struct NodeInfo {
     /// What it is short of.
     #[serde(default)]
     pub pressure: crate::node::Pressure,
+    /// What work on it waited for.
+    #[serde(default)]
+    pub stalls: crate::node::Stalls,
+    /// What is promised to containers placed on it.
+    #[serde(default)]
+    pub reserved: crate::node::Reserved,
     /// It joined over the network; else it is the controller's own machine.
     #[serde(default)]
     pub joined: bool,

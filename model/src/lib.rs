@@ -4,6 +4,7 @@
 //! Nothing here reads a clock, a file or a socket; everyone may depend on this crate and it depends on no other room.
 
 pub mod alerts;
+pub mod amount;
 pub mod apart;
 pub mod api;
 pub mod app_json;
@@ -17,6 +18,7 @@ pub mod container;
 pub mod cron;
 pub mod deploy;
 pub mod digest;
+pub mod envfile;
 pub mod events;
 pub mod image;
 pub mod image_name;

@@ -37,6 +37,9 @@ pub struct Observed {
     /// What it is short of.
     #[serde(default)]
     pub pressure: Pressure,
+    /// What work on it waited for.
+    #[serde(default)]
+    pub stalls: Stalls,
     /// Its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<crate::network::NetworkReport>,
@@ -127,6 +130,53 @@ pub struct Pressure {
     pub memory: bool,
 }
 
+/// What work on a machine waited for, as its kernel counts it (PSI, <https://docs.kernel.org/accounting/psi.html>). What it
+/// does not count is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stalls {
+    /// For a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Stall>,
+    /// For memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Stall>,
+    /// For disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<Stall>,
+}
+
+/// For how much of the time work waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stall {
+    /// At least one task did.
+    pub some: Averages,
+    /// All that had something to do did. For CPUs kernels say this since 5.13.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<Averages>,
+}
+
+/// A share of the time, in hundredths of a percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Averages {
+    /// Over 10 s.
+    pub avg10: u16,
+    /// Over 60 s.
+    pub avg60: u16,
+    /// Over 300 s.
+    pub avg300: u16,
+}
+
+/// What the containers placed on a node may count on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reserved {
+    /// Thousandths of a CPU that are reserved.
+    pub cpu_millis: u64,
+    /// MiB of memory that are reserved.
+    pub memory_mib: u64,
+    /// Their memory limits together, in MiB; a container without one counts as 4096.
+    pub memory_limits_mib: u64,
+}
+
 /// What a machine has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Capacity {
@@ -136,6 +186,9 @@ pub struct Capacity {
     pub memory_mib: u64,
     /// Free space of the agent's data directory in MiB.
     pub disk_free_mib: u64,
+    /// Size of the file system that holds it in MiB; 0 if it never said.
+    #[serde(default)]
+    pub disk_mib: u64,
     /// `v1` or `v2`.
     pub cgroup: String,
     /// Kernel release.

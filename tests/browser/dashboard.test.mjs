@@ -214,9 +214,20 @@ test("a node is drained and takes work again", async () => {
   await until("it to take work", () => berth.json(["node:list"])[0].cordoned === false);
 });
 
+test("an image says what it is made of", async () => {
+  await page.goto(berth.base + "/ui/images");
+  await page.getByRole("row", { name: /^apps\/hello/ }).first().locator("a[href^='/ui/images/']").click();
+  const { digest } = berth.json(["images:list", "hello"]).find(({ digest }) => page.url().endsWith(encodeURIComponent(digest)));
+  const { layers } = berth.json(["images:layers", digest]);
+  assert.ok(layers.length > 1 && layers.some((layer) => layer.shared_with > 0), JSON.stringify(layers));
+  assert.equal(await page.locator("tbody tr").count(), layers.length);
+});
+
 test("every page fits, in both themes and on a phone, and axe finds nothing", async () => {
   const places = ["", "/deploys", "/logs", "/config", "/domains", "/storage", "/jobs", "/terminal", "/settings"].map((path) => "/ui/apps/hello" + path);
   places.push("/ui/apps", "/ui/nodes", "/ui/images", "/ui/networks", "/ui/activity", "/ui/access", "/ui/settings", "/ui/settings/config", "/ui/apps/none", "/ui/none");
+  const image = berth.json(["images:list", "hello"])[0].digest;
+  places.push(`/ui/images/${image}`, `/ui/nodes/${berth.json(["node:list"])[0].name}`);
   for (const [name, options] of [["dark", { colorScheme: "dark" }], ["phone", { viewport: PHONE, hasTouch: true }]]) {
     const visitor = await browser.signedIn(berth, options);
     for (const where of places) {
@@ -225,7 +236,7 @@ test("every page fits, in both themes and on a phone, and axe finds nothing", as
       const wide = await visitor.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       assert.ok(wide <= 0, `${where} is ${wide} px wider than the ${name} screen`);
       assert.deepEqual(await inaccessible(visitor), [], `${where} ${name}`);
-      await picture(visitor, `${name}${where.replaceAll("/", "-")}`);
+      await picture(visitor, `${name}${where.replace(/sha256:.*/, "one").replaceAll("/", "-")}`);
     }
     await visitor.context().close();
   }
@@ -286,6 +297,18 @@ test("a page says when it is stale, and recovers by itself", async () => {
     berth.signal("controller", "SIGCONT");
   }
   await page.locator("#stale").waitFor({ state: "hidden", timeout: 30_000 });
+});
+
+test("all other browsers are signed out at once", async () => {
+  const other = await browser.signedIn(berth);
+  await other.goto("about:blank");
+  await page.goto(berth.base + "/ui/access");
+  await page.getByRole("button", { name: "End all others" }).click();
+  await done(page, () => page.locator("dialog#end-others").getByRole("button", { name: "End them" }).click());
+  await other.goto(berth.base + "/ui/apps");
+  await other.waitForURL(/\/ui\/sign-in/);
+  assert.equal(berth.json(["dashboard:sessions"]).length, 1);
+  await other.context().close();
 });
 
 test("signing out ends the session on the server", async () => {

@@ -9,6 +9,7 @@ use crate::error::{CliError, Result};
 use crate::output::{say, time};
 use crate::report::Report;
 use berth_model::AppName;
+use berth_model::amount::seconds;
 use berth_model::api::{AppInfo, CreateApp, RenameApp, VersionInfo};
 use berth_model::processes::{Autocreation, CloneApp, LockApp, SetTtl};
 use clap::{ArgMatches, Command};
@@ -183,7 +184,7 @@ fn kept(info: &AppInfo) -> String {
 async fn clone(context: &Context, matches: &ArgMatches) -> Result<()> {
     let (app, rest) = context.app(matches, true).await?;
     let to = AppName::parse(&exactly_one(rest, "the new app's name")?)?;
-    let ttl_secs = matches.get_one::<String>("ttl").map(|text| crate::units::seconds(text)).transpose()?;
+    let ttl_secs = matches.get_one::<String>("ttl").map(|text| seconds(text)).transpose()?;
     let wanted = CloneApp {
         to,
         skip_deploy: matches.get_flag("skip-deploy"),
@@ -240,7 +241,7 @@ async fn set(context: &Context, matches: &ArgMatches) -> Result<()> {
         }
         _ => return Err(CliError::Misuse("write: apps:set <app> ttl [TIME]".into())),
     };
-    let wanted = SetTtl { seconds: value.map(crate::units::seconds).transpose()? };
+    let wanted = SetTtl { seconds: value.map(seconds).transpose()? };
     let info: AppInfo = context.json(Method::PUT, &format!("/v1/apps/{app}/ttl"), &wanted).await?;
     if context.out.json {
         return context.out.json(&info.life);

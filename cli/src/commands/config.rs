@@ -4,7 +4,7 @@
 //! are never among them: the platform does not give them out.
 
 use super::config_show;
-use super::envfile::{self, Format};
+use super::envfile::Format;
 use super::not_here;
 use crate::args::{command, option, switch};
 use crate::context::{Context, arguments, none_left};
@@ -12,10 +12,10 @@ use crate::error::{CliError, Result};
 use crate::output::{table, warning};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use berth_model::EnvName;
 use berth_model::api::PatchConfig;
 use berth_model::config_api::{MASK, Variable, VariableKind};
 use berth_model::secrets::{SECRETS_DIR, SecretBytes};
+use berth_model::{EnvName, envfile};
 use clap::{ArgMatches, Command};
 use http::Method;
 use std::collections::BTreeMap;

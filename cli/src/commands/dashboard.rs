@@ -1,9 +1,9 @@
 //! `dashboard*`: the way into the web dashboard, and who is in there.
 //!
-//! In: nothing, or a session's id. Out: a link that signs in once; the sessions.
+//! In: nothing, or whose session is to end. Out: a link that signs in once; the sessions.
 
 use super::not_here;
-use crate::args::command;
+use crate::args::{command, switch};
 use crate::context::{Context, arguments, exactly_one, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{say, table, time};
@@ -17,10 +17,11 @@ pub(super) fn commands() -> Vec<Command> {
         command("dashboard:sessions", "List who is signed in, from where", "", &["dashboard:sessions"]),
         command(
             "dashboard:sign-out",
-            "End a session at once",
-            "ID",
-            &["dashboard:sign-out 3f0c5b7d9a2e4c61"],
-        ),
+            "End a session at once, or all of them",
+            "ID|--all",
+            &["dashboard:sign-out 3f0c5b7d9a2e4c61", "dashboard:sign-out --all"],
+        )
+        .arg(switch("all", "Every session: whoever uses the dashboard has to sign in again")),
     ]
 }
 
@@ -34,6 +35,10 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
         "dashboard:sessions" => {
             none_left(&words)?;
             list(context).await
+        }
+        "dashboard:sign-out" if matches.get_flag("all") => {
+            none_left(&words)?;
+            context.act(Method::DELETE, "/v1/sessions", None::<&()>).await
         }
         "dashboard:sign-out" => {
             let id = exactly_one(words, "the session's id, as dashboard:sessions shows it")?;

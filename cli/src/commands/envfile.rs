@@ -1,6 +1,6 @@
 //! Variables as text: what shells, Docker and `.env` files write.
 //!
-//! In: variables, or an env file. Out: the other. `parse` reads back what `print` writes as `exports` and `envfile`.
+//! In: variables. Out: text, which `berth_model::envfile` reads back if it is written as `exports` or `envfile`.
 
 use berth_model::EnvName;
 use std::collections::BTreeMap;
@@ -94,125 +94,11 @@ fn double_quoted(value: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// An env file could not be read.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum EnvfileError {
-    /// No `=`.
-    #[error("line {0} is no KEY=VALUE")]
-    NoPair(usize),
-    /// Not a name.
-    #[error("line {line}: {error}")]
-    Name { line: usize, error: berth_model::NameError },
-    /// A quote without its end.
-    #[error("line {0}: the quote that begins there never ends")]
-    OpenQuote(usize),
-    /// Text behind the end of a quote.
-    #[error("line {0}: there is more behind the closing quote")]
-    Trailing(usize),
-}
-
-/// Reads an env file: `KEY=VALUE` lines, an optional `export`, comments, single and double quotes, also over several
-/// lines. Nothing is expanded.
-pub(super) fn parse(text: &str) -> Result<BTreeMap<EnvName, String>, EnvfileError> {
-    let mut variables = BTreeMap::new();
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut line = 1;
-    while !rest.is_empty() {
-        let end = rest.find('\n').unwrap_or(rest.len());
-        let start = rest[..end].trim_start();
-        if start.is_empty() || start.starts_with('#') || start == "\r" {
-            rest = rest.get(end + 1..).unwrap_or("");
-            line += 1;
-            continue;
-        }
-        let offset = end - start.len();
-        let pair = start.strip_prefix("export ").map_or(start, str::trim_start);
-        let key_at = offset + (start.len() - pair.len());
-        let equals = pair.find('=').ok_or(EnvfileError::NoPair(line))?;
-        let key =
-            EnvName::parse(pair[..equals].trim()).map_err(|error| EnvfileError::Name { line, error })?;
-        let (value, used) = value(&rest[key_at + equals + 1..], line)?;
-        let consumed = &rest[..key_at + equals + 1 + used];
-        line += consumed.matches('\n').count() + 1;
-        rest = rest.get(consumed.len() + 1..).unwrap_or("");
-        variables.insert(key, value);
-    }
-    Ok(variables)
-}
-
-/// The value that `text` begins with, and how many bytes up to the newline (or end) behind it.
-fn value(text: &str, line: usize) -> Result<(String, usize), EnvfileError> {
-    if !text.starts_with(['\'', '"']) {
-        let end = text.find('\n').unwrap_or(text.len());
-        let raw = text[..end].split(" #").next().unwrap_or("");
-        return Ok((raw.trim().to_owned(), end));
-    }
-    let mut value = String::new();
-    let mut characters = text.char_indices().peekable();
-    let mut quote = None;
-    while let Some((at, character)) = characters.next() {
-        match (quote, character) {
-            (Some(open), c) if c == open => quote = None,
-            (None, '\'' | '"') => quote = Some(character),
-            (Some('"'), '\\') => match characters.next() {
-                Some((_, 'n')) => value.push('\n'),
-                Some((_, c @ ('\\' | '"' | '$' | '`'))) => value.push(c),
-                Some((_, c)) => value.extend(['\\', c]),
-                None => return Err(EnvfileError::OpenQuote(line)),
-            },
-            (Some(_), c) => value.push(c),
-            // A shell's way of writing a single quote between two quoted parts.
-            (None, '\\') if characters.peek().is_some_and(|(_, c)| *c == '\'') => {
-                characters.next();
-                value.push('\'');
-            }
-            (None, '\n') => return Ok((value, at)),
-            (None, c) if c.is_whitespace() => {
-                let end = text[at..].find('\n').map_or(text.len(), |length| at + length);
-                let behind = text[at..end].trim();
-                if !behind.is_empty() && !behind.starts_with('#') {
-                    return Err(EnvfileError::Trailing(line));
-                }
-                return Ok((value, end));
-            }
-            (None, _) => return Err(EnvfileError::Trailing(line)),
-        }
-    }
-    if quote.is_some() { Err(EnvfileError::OpenQuote(line)) } else { Ok((value, text.len())) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_model::envfile::parse;
     use proptest::prelude::*;
-
-    fn one(text: &str) -> Vec<(String, String)> {
-        let parsed = parse(text).expect("a good file");
-        parsed.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
-    }
-
-    #[test]
-    fn files_as_people_write_them() {
-        let text = "# comment\r\n\nA=1\r\nexport B='two words'\nC=\"a\\nb\" # why\n D = x # y\nE=\nF='multi\nline'\nG=1";
-        let want = [
-            ("A", "1"),
-            ("B", "two words"),
-            ("C", "a\nb"),
-            ("D", "x"),
-            ("E", ""),
-            ("F", "multi\nline"),
-            ("G", "1"),
-        ];
-        assert_eq!(one(text), want.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_with_its_line() {
-        assert_eq!(parse("A=1\nnope\n"), Err(EnvfileError::NoPair(2)));
-        assert_eq!(parse("A='x\n\n"), Err(EnvfileError::OpenQuote(1)));
-        assert_eq!(parse("A='x'y\n"), Err(EnvfileError::Trailing(1)));
-        assert!(matches!(parse("A='1\n2'\n2B=1"), Err(EnvfileError::Name { line: 3, .. })));
-    }
 
     proptest! {
         #[test]

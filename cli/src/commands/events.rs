@@ -16,12 +16,13 @@ pub(super) fn commands() -> Vec<Command> {
         command(
             "events",
             "Show what was changed, or follow it",
-            "[<app>] [-t] [-n COUNT] [--kind KIND] [--since TIME]",
+            "[<app>] [-t] [-n COUNT] [--kind KIND] [--by NAME] [--result RESULT] [--since TIME]",
             &[
                 "events",
                 "events -t",
                 "events hello -n 20",
                 "events --kind config --since 2d",
+                "events --by ada --result failed",
                 "events --format json",
             ],
         )
@@ -32,6 +33,12 @@ pub(super) fn commands() -> Vec<Command> {
                 .short('n')
                 .value_parser(clap::value_parser!(u32).range(0..=10_000)),
             option("kind", "KIND", "Only of this kind, such as config.set, or family, such as config"),
+            option("by", "NAME", "Only of this token or SSH key, or of local or berth"),
+            option("result", "RESULT", "Only what ended so: done, failed or interrupted").value_parser([
+                "done",
+                "failed",
+                "interrupted",
+            ]),
             when::since(),
             when::until(),
         ]),
@@ -54,8 +61,10 @@ pub(super) async fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     if let Some(app) = &app {
         query.append_pair("app", app.as_str());
     }
-    if let Some(kind) = matches.get_one::<String>("kind") {
-        query.append_pair("kind", kind);
+    for name in ["kind", "by", "result"] {
+        if let Some(value) = matches.get_one::<String>(name) {
+            query.append_pair(name, value);
+        }
     }
     for name in ["since", "until"] {
         if let Some(ms) = when::asked(matches, name)? {

@@ -1,13 +1,13 @@
-//! `images`, `images:export`: what Berth's own registry holds, and a way out for it.
+//! `images*`: what Berth's own registry holds, what an image is made of, and a way out for it.
 //!
-//! In: an app, a release. Out: a table; an archive on standard output.
+//! In: an app, a digest, a release. Out: tables; an archive on standard output.
 
 use super::not_here;
 use crate::args::{command, option};
-use crate::context::{Context, none_left};
+use crate::context::{Context, arguments, exactly_one, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{table, time};
-use berth_model::api::ImageInfo;
+use berth_model::api::{ImageDetail, ImageInfo, ImageLayer};
 use clap::{ArgMatches, Command};
 use std::io::IsTerminal;
 use tokio::io::AsyncWriteExt;
@@ -22,6 +22,12 @@ pub(super) fn commands() -> Vec<Command> {
         )
         .visible_alias("images"),
         command(
+            "images:layers",
+            "Show an image's layers, and with how many other images it shares each",
+            "DIGEST",
+            &["images:layers sha256:1a2b3c4d5e6f"],
+        ),
+        command(
             "images:export",
             "Write a release's image as an archive for docker load, podman load or git:load-image",
             "[<app>] [--release vN]  > ARCHIVE.tar",
@@ -34,6 +40,7 @@ pub(super) fn commands() -> Vec<Command> {
 pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
     match name {
         "images:list" => list(context, matches).await,
+        "images:layers" => layers(context, matches).await,
         "images:export" => export(context, matches).await,
         _ => Err(not_here(name)),
     }
@@ -56,6 +63,31 @@ async fn list(context: &Context, matches: &ArgMatches) -> Result<()> {
         vec![image.repository.clone(), digest, format!("{mib} MiB"), time(image.created_ms), used]
     };
     table(&images.iter().map(row).collect::<Vec<_>>()).iter().try_for_each(|line| context.out.line(line))
+}
+
+async fn layers(context: &Context, matches: &ArgMatches) -> Result<()> {
+    let digest = exactly_one(arguments(matches), "the image's digest, as images:list shows it")?;
+    if !digest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b':') {
+        return Err(CliError::Misuse(format!("{digest:?} is no digest; see them with: berth images")));
+    }
+    let image: ImageDetail = context.get(&format!("/v1/images/{digest}")).await?;
+    if context.out.json {
+        return context.out.json(&image);
+    }
+    let made = image.created_ms.map(|at| format!(", made {}", time(at))).unwrap_or_default();
+    context.out.header(&format!("{} in {}{made}", image.digest, image.repositories.join(", ")))?;
+    let row = |layer: &ImageLayer| {
+        let shared = match layer.shared_with {
+            0 => "only here".to_owned(),
+            1 => "in 1 other".to_owned(),
+            others => format!("in {others} others"),
+        };
+        let size = format!("{} KiB", layer.bytes.div_ceil(1 << 10));
+        vec![layer.digest.chars().take(19).collect(), size, shared, layer.made_by.clone().unwrap_or_default()]
+    };
+    let images = image.images.iter().map(|image| format!("image {image}"));
+    let rows = table(&image.layers.iter().map(row).collect::<Vec<_>>()).into_iter().chain(images);
+    rows.into_iter().try_for_each(|line| context.out.line(line.trim_end()))
 }
 
 async fn export(context: &Context, matches: &ArgMatches) -> Result<()> {

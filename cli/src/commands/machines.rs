@@ -8,10 +8,11 @@ use crate::context::{Context, arguments, exactly_one, none_left};
 use crate::error::{CliError, Result};
 use crate::output::{say, table, time};
 use crate::report::Report;
-use crate::units;
 use berth_model::NodeName;
+use berth_model::amount::{Unit, seconds};
 use berth_model::api::{CreateNodeToken, DrainNode, NodeInfo, NodeToken, SetNode};
 use berth_model::cluster::{Finding, FindingState};
+use berth_model::node::{Averages, Stall};
 use clap::{ArgMatches, Command};
 use http::Method;
 use std::path::PathBuf;
@@ -141,7 +142,7 @@ fn state(node: &NodeInfo) -> String {
 
 async fn drain(context: &Context, words: Vec<String>, matches: &ArgMatches) -> Result<()> {
     let node = NodeName::parse(&exactly_one(words, "the node's name")?)?;
-    let timeout = matches.get_one::<String>("timeout").map(|text| units::seconds(text)).transpose()?;
+    let timeout = matches.get_one::<String>("timeout").map(|text| seconds(text)).transpose()?;
     let body = DrainNode { undo: matches.get_flag("undo"), timeout_secs: timeout };
     context.act(Method::POST, &format!("/v1/nodes/{node}/drain"), Some(&body)).await
 }
@@ -160,6 +161,15 @@ fn overlay(node: &NodeInfo) -> String {
     ];
     let some = ways.iter().filter(|(count, _)| *count > 0);
     some.map(|(count, way)| format!("{count} {way}")).collect::<Vec<_>>().join("; ")
+}
+
+/// For how much of the time something waited; empty where the kernel does not count it.
+fn pressure(stall: Option<Stall>) -> String {
+    let percent = |share: u16| format!("{}.{:02}%", share / 100, share % 100);
+    let of = |Averages { avg10, avg60, avg300 }: Averages| {
+        format!("{} of 10 s, {} of 60 s, {} of 300 s", percent(avg10), percent(avg60), percent(avg300))
+    };
+    stall.map(|stall| of(stall.some)).unwrap_or_default()
 }
 
 async fn list(context: &Context) -> Result<()> {
@@ -228,7 +238,14 @@ async fn show(context: &Context, words: Vec<String>, matches: &ArgMatches) -> Re
             .row("Node offered memory", or_all(node.offered.memory_mib, "MiB"))
             .row("Node cpus", capacity.cpus.to_string())
             .row("Node memory", format!("{} MiB", capacity.memory_mib))
+            .row("Node disk", format!("{} MiB", capacity.disk_mib))
             .row("Node disk free", format!("{} MiB", capacity.disk_free_mib))
+            .row("Node reserved cpu", format!("{} thousandths", node.reserved.cpu_millis))
+            .row("Node reserved memory", format!("{} MiB", node.reserved.memory_mib))
+            .row("Node memory limits", format!("{} MiB", node.reserved.memory_limits_mib))
+            .row("Node pressure cpu", pressure(node.stalls.cpu))
+            .row("Node pressure memory", pressure(node.stalls.memory))
+            .row("Node pressure io", pressure(node.stalls.io))
             .row("Node kernel", capacity.kernel.clone())
             .row("Node cgroup", capacity.cgroup.clone());
         let report = match &node.volumes_waiting {
@@ -245,7 +262,7 @@ async fn token(context: &Context, words: Vec<String>, matches: &ArgMatches) -> R
         true => None,
         false => Some(NodeName::parse(&exactly_one(words, "the node's name")?)?),
     };
-    let seconds = matches.get_one::<String>("expires").map(|text| units::seconds(text)).transpose()?;
+    let seconds = matches.get_one::<String>("expires").map(|text| seconds(text)).transpose()?;
     let body = CreateNodeToken { node: node.clone(), seconds };
     let made: NodeToken = context.json(Method::POST, "/v1/node-tokens", &body).await?;
     if context.out.json {
@@ -272,9 +289,9 @@ async fn set(context: &Context, words: Vec<String>, matches: &ArgMatches) -> Res
     }
     let given = |id: &str| matches.get_one::<String>(id);
     // In the API 0 is all that the machine has.
-    set.cpu_millis =
-        given("cpu").map(|text| units::cpu_millis(text)).transpose()?.map(|cpu| cpu.unwrap_or(0));
-    set.memory_mib = given("memory").map(|text| units::mib(text)).transpose()?.map(|mib| mib.unwrap_or(0));
+    set.cpu_millis = given("cpu").map(|text| Unit::Cpu.parse(text)).transpose()?.map(|cpu| cpu.unwrap_or(0));
+    set.memory_mib =
+        given("memory").map(|text| Unit::Mib.parse(text)).transpose()?.map(|mib| mib.unwrap_or(0));
     if set == SetNode::default() {
         return Err(CliError::Misuse("nothing to set: write NAME=VALUE, or --cpu or --memory".into()));
     }

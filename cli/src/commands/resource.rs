@@ -8,8 +8,8 @@ use crate::context::{Context, none_left};
 use crate::error::{CliError, Result};
 use crate::output::table;
 use crate::report::Report;
-use crate::units;
 use berth_model::ProcessType;
+use berth_model::amount::Unit;
 use berth_model::api::{AppInfo, PatchApp};
 use berth_model::container::{EVERY_TYPE, Limits, Reserve};
 use clap::{Arg, ArgMatches, Command};
@@ -25,15 +25,15 @@ struct Setting {
     show: fn(&Limits) -> String,
 }
 
-/// `setting(flag, VALUE, help, field of Limits, how it is read, how it is shown)`.
+/// `setting(flag, VALUE, help, field of Limits, its unit, how it is shown)`.
 macro_rules! setting {
-    ($flag:literal, $value:literal, $help:literal, $($field:ident).+, $parse:expr, $show:expr) => {
+    ($flag:literal, $value:literal, $help:literal, $($field:ident).+, $unit:ident, $show:expr) => {
         Setting {
             flag: $flag,
             value: $value,
             help: $help,
             set: |limits, text| {
-                limits.$($field).+ = $parse(text)?;
+                limits.$($field).+ = Unit::$unit.parse(text)?;
                 Ok(())
             },
             show: |limits| $show(limits.$($field).+),
@@ -47,87 +47,54 @@ const LIMITS: &[Setting] = &[
         "CPUS",
         "CPUs: 0.5, 2, or thousandths: 500m; `none` for no limit",
         cpu_millis,
-        units::cpu_millis,
+        Cpu,
         millis
     ),
-    setting!(
-        "cpu-weight",
-        "WEIGHT",
-        "Share of a busy CPU, 1 to 10000 [default: 100]",
-        cpu_weight,
-        weight,
-        |w: u64| w.to_string()
-    ),
-    setting!(
-        "memory",
-        "SIZE",
-        "MiB, or with a unit: 512m, 1g; `none` for no limit",
-        memory_mib,
-        units::mib,
-        mib
-    ),
+    Setting {
+        flag: "cpu-weight",
+        value: "WEIGHT",
+        help: "Share of a busy CPU, 1 to 10000 [default: 100]",
+        set: |limits, text| {
+            limits.cpu_weight = weight(text)?;
+            Ok(())
+        },
+        show: |limits| limits.cpu_weight.to_string(),
+    },
+    setting!("memory", "SIZE", "MiB, or with a unit: 512m, 1g; `none` for no limit", memory_mib, Mib, mib),
     setting!(
         "memory-swap",
         "SIZE",
         "Memory and swap together; `none` for no swap",
         memory_swap_mib,
-        units::mib,
+        Mib,
         mib
     ),
-    setting!("pids", "COUNT", "Processes and threads; `none` for no limit", pids, units::count, number),
-    setting!(
-        "disk",
-        "SIZE",
-        "What it may write to its own file system; MiB, or 2g",
-        disk_mib,
-        units::mib,
-        mib
-    ),
-    setting!(
-        "io-read",
-        "RATE",
-        "Bytes a second from each disk: 512k, 10m, 1g",
-        io.read_bps,
-        units::bytes,
-        rate
-    ),
-    setting!("io-write", "RATE", "Bytes a second to each disk", io.write_bps, units::bytes, rate),
-    setting!("io-read-iops", "COUNT", "Reads a second from each disk", io.read_iops, units::count, number),
-    setting!("io-write-iops", "COUNT", "Writes a second to each disk", io.write_iops, units::count, number),
+    setting!("pids", "COUNT", "Processes and threads; `none` for no limit", pids, Count, number),
+    setting!("disk", "SIZE", "What it may write to its own file system; MiB, or 2g", disk_mib, Mib, mib),
+    setting!("io-read", "RATE", "Bytes a second from each disk: 512k, 10m, 1g", io.read_bps, Rate, rate),
+    setting!("io-write", "RATE", "Bytes a second to each disk", io.write_bps, Rate, rate),
+    setting!("io-read-iops", "COUNT", "Reads a second from each disk", io.read_iops, Count, number),
+    setting!("io-write-iops", "COUNT", "Writes a second to each disk", io.write_iops, Count, number),
     setting!(
         "network-egress",
         "RATE",
         "Bits a second that leave: 10 (Mbit), 500k, 10m, 1g",
         network.egress_kbit,
-        units::kbit,
+        Kbit,
         kbit
     ),
-    setting!("network-ingress", "RATE", "Bits a second that come", network.ingress_kbit, units::kbit, kbit),
+    setting!("network-ingress", "RATE", "Bits a second that come", network.ingress_kbit, Kbit, kbit),
 ];
 
 const RESERVES: &[Setting] = &[
-    setting!(
-        "cpu",
-        "CPUS",
-        "CPUs that its node keeps for it: 0.5, 500m",
-        reserve.cpu_millis,
-        units::cpu_millis,
-        millis
-    ),
-    setting!(
-        "memory",
-        "SIZE",
-        "Memory that its node keeps for it: MiB, or 1g",
-        reserve.memory_mib,
-        units::mib,
-        mib
-    ),
+    setting!("cpu", "CPUS", "CPUs that its node keeps for it: 0.5, 500m", reserve.cpu_millis, Cpu, millis),
+    setting!("memory", "SIZE", "Memory that its node keeps for it: MiB, or 1g", reserve.memory_mib, Mib, mib),
     setting!(
         "disk",
         "SIZE",
         "Disk space that its node must have free for it: MiB, or 2g",
         reserve.disk_mib,
-        units::mib,
+        Mib,
         mib
     ),
 ];
@@ -145,19 +112,15 @@ fn millis(value: Option<u64>) -> String {
 }
 
 fn number(value: Option<u64>) -> String {
-    none_or(value, |number| number.to_string())
+    none_or(value, |number| Unit::Count.text(number))
 }
 
 fn kbit(value: Option<u64>) -> String {
-    none_or(value, |kbit| if kbit % 1000 == 0 { format!("{}m", kbit / 1000) } else { format!("{kbit}k") })
+    none_or(value, |kbit| Unit::Kbit.text(kbit))
 }
 
 fn rate(value: Option<u64>) -> String {
-    none_or(value, |bytes| match (bytes % (1 << 20), bytes % 1024) {
-        (0, _) => format!("{}m", bytes >> 20),
-        (_, 0) => format!("{}k", bytes >> 10),
-        _ => bytes.to_string(),
-    })
+    none_or(value, |bytes| Unit::Rate.text(bytes))
 }
 
 /// Every limit that there is, by its name.

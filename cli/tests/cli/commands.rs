@@ -76,7 +76,13 @@ fn lists_and_reports_keep_their_shapes() {
     .json("GET /v1/ssh-keys", json!([{"name": "alice", "fingerprint": "SHA256:abc", "algorithm": "ssh-ed25519", "created_ms": 0}]))
     .json("GET /v1/tokens", json!([{"name": "ci", "created_ms": 0, "last_used_ms": null}]))
     .json("GET /v1/nodes", json!([{"name": "one", "alive": true, "last_seen_ms": 0, "containers": 2,
-        "capacity": {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 10, "cgroup": "v2", "kernel": "6.1"}}]));
+        "capacity": {"cpus": 2, "memory_mib": 1024, "disk_free_mib": 10, "disk_mib": 90, "cgroup": "v2", "kernel": "6.1"},
+        "stalls": {"cpu": {"some": {"avg10": 5579, "avg60": 40, "avg300": 0}}},
+        "reserved": {"cpu_millis": 500, "memory_mib": 256, "memory_limits_mib": 1024}}]));
+    fake.json("GET /v1/images/sha256:1a2b3c4d5e6f", json!({"digest": "sha256:1a2b3c4d5e6f70819", "repositories": ["apps/hello"],
+        "created_ms": 1_772_600_000_000_i64, "layers": [
+            {"digest": "sha256:00112233445566778899", "bytes": 20_000_000, "shared_with": 7, "made_by": "debootstrap"},
+            {"digest": "sha256:99887766554433221100", "bytes": 300, "shared_with": 0}]}));
     fake.json("GET /v1/apps/hello/inspect", json!([{"id": "hello.web.1.abc", "app": "hello", "process": "web",
         "ordinal": 1, "release": 3, "node": "one", "role": "serving", "status": {"state": {"state": "running",
         "since_ms": 0, "ready": true}, "incarnation": 1, "restarts": 0, "address": "10.0.0.2", "published": [], "pid": 7,
@@ -130,6 +136,8 @@ fn lists_and_reports_keep_their_shapes() {
         "ssh-keys:list",
         "tokens:list",
         "node:list",
+        "node:report",
+        "images:layers sha256:1a2b3c4d5e6f",
         "version",
     ] {
         let ran = fake.berth(&line.split(' ').collect::<Vec<_>>());
@@ -190,6 +198,7 @@ fn every_mutating_command_sends_what_it_says() {
         "DELETE /v1/apps/hello",
         "DELETE /v1/ssh-keys/alice",
         "DELETE /v1/tokens/ci",
+        "DELETE /v1/sessions",
     ] {
         fake.lines(call, &done);
     }
@@ -271,6 +280,7 @@ fn every_mutating_command_sends_what_it_says() {
         "ssh-keys:remove alice",
         "tokens:create ci",
         "tokens:revoke ci",
+        "dashboard:sign-out --all",
     ] {
         let ran = fake.berth(&line.split(' ').collect::<Vec<_>>());
         let calls: Vec<String> = fake.calls().into_iter().filter(|call| !call.starts_with("GET ")).collect();

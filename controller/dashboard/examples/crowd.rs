@@ -224,11 +224,13 @@ fn nodes() -> Vec<NodeInfo> {
     let one = |index: usize| {
         let value = serde_json::json!({
             "name": node(index), "alive": index != 13, "last_seen_ms": now_ms(), "containers": APPS * EACH as usize / NODES,
-            "capacity": Capacity { cpus: 8, memory_mib: 32_768, disk_free_mib: 90_000, cgroup: "v2".into(), kernel: "6.1.0-40-amd64".into() },
+            "capacity": Capacity { cpus: 8, memory_mib: 32_768, disk_free_mib: 90_000, disk_mib: 240_000, cgroup: "v2".into(), kernel: "6.1.0-40-amd64".into() },
             "pressure": Pressure { disk: index == 21, memory: index == 34 }, "joined": true, "joined_ms": now_ms() - 900_000_000,
             "address": format!("10.0.0.{}", index + 1), "subnet": format!("10.208.{index}.0/24"),
             "labels": { "zone": format!("zone-{}", index % 3) }, "cordoned": index == 8, "draining": index == 8,
-            "overlay": { "wireguard": NODES - 1 },
+            "overlay": { "wireguard": NODES - 1 }, "reserved": { "cpu_millis": 2500, "memory_mib": 6144, "memory_limits_mib": 20_480 },
+            "stalls": { "cpu": { "some": { "avg10": 1200, "avg60": index * 97, "avg300": 300 } }, "memory": { "some": { "avg10": 0, "avg60": 0, "avg300": 0 } },
+                "io": { "some": { "avg10": 30, "avg60": 210, "avg300": 90 } } },
         });
         serde_json::from_value(value).expect("a node as the API shows it")
     };

@@ -162,7 +162,7 @@ async fn to_the_end(lines: &mut Lines) -> Result<(), (Vec<String>, String)> {
         match lines.next::<Progress>().await {
             Ok(Some(Progress::Done)) => return Ok(()),
             Ok(Some(Progress::Failed { error })) => return Err((said, error.message)),
-            Ok(Some(line)) => said.push(crate::show::progress(&line)),
+            Ok(Some(line)) => said.push(line.to_string()),
             Ok(None) => {
                 return Err((
                     said,

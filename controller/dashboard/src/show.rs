@@ -1,6 +1,5 @@
 //! Numbers, times and states as people read them.
 
-use berth_model::api::Progress;
 use maud::{Markup, html};
 
 /// Bytes in the unit that leaves one to four digits: `512 B`, `1.4 KiB`, `20 MiB`, `3.1 GiB`.
@@ -92,18 +91,6 @@ pub(crate) fn tone(word: &str) -> &'static str {
         "degraded" | "cordoned" | "interrupted" | "missed" | "skipped" | "not ready" | "expiring" => "warn",
         "crashed" | "failed" | "lost" | "backing off" | "exited" | "expired" => "bad",
         _ => "idle",
-    }
-}
-
-/// A line of progress as `git push` shows it; without colours.
-pub(crate) fn progress(line: &Progress) -> String {
-    match line {
-        Progress::Step { text } => format!("-----> {text}"),
-        Progress::Section { text } => format!("=====> {text}"),
-        Progress::Detail { text } => format!("       {text}"),
-        Progress::Warning { text } => format!(" !     {text}"),
-        Progress::Done => String::new(),
-        Progress::Failed { error } => format!(" !     {}", error.message),
     }
 }
 

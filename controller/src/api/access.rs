@@ -23,7 +23,7 @@ pub(super) fn router() -> OpenApiRouter<Platform> {
         .routes(routes!(tokens, create_token))
         .routes(routes!(remove_token))
         .routes(routes!(create_sign_in_code))
-        .routes(routes!(sessions, create_session))
+        .routes(routes!(sessions, create_session, remove_sessions))
         .routes(routes!(session, remove_session))
 }
 
@@ -98,11 +98,25 @@ async fn sessions(
     State(platform): State<Platform>,
     shown: Option<Extension<Credential>>,
 ) -> Result<Answer<Vec<SessionInfo>>, Refusal> {
-    let current = match &shown {
-        Some(Extension(Credential::Session(id))) => Some(id.as_str()),
+    Ok(Answer(platform.sessions(own(shown.as_ref())).await?))
+}
+
+/// The session that asks, if one does.
+fn own(shown: Option<&Extension<Credential>>) -> Option<&str> {
+    match shown {
+        Some(Extension(Credential::Session(id))) => Some(id),
         _ => None,
-    };
-    Ok(Answer(platform.sessions(current).await?))
+    }
+}
+
+/// Ends every session at once but the one that asks.
+#[utoipa::path(delete, path = "/v1/sessions", tag = "access", responses((status = 204, description = "They are over")))]
+async fn remove_sessions(
+    State(platform): State<Platform>,
+    shown: Option<Extension<Credential>>,
+) -> Result<StatusCode, Refusal> {
+    platform.remove_sessions(own(shown.as_ref())).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Begins a session in the name of the token or the code that is shown. The answer is the only time its secret is shown.
@@ -131,8 +145,8 @@ async fn session(
     Path(id): Path<String>,
     shown: Option<Extension<Credential>>,
 ) -> Result<Answer<SessionInfo>, Refusal> {
-    let found = match shown {
-        Some(Extension(Credential::Session(own))) if id == "current" => platform.session(&own).await?,
+    let found = match own(shown.as_ref()) {
+        Some(own) if id == "current" => platform.session(own).await?,
         _ => platform.sessions(None).await?.into_iter().find(|session| session.id == id),
     };
     found.map(Answer).ok_or_else(|| not_found("there is no such session; it may be over").into())
@@ -146,10 +160,7 @@ async fn remove_session(
     Path(id): Path<String>,
     shown: Option<Extension<Credential>>,
 ) -> Result<StatusCode, Refusal> {
-    let id = match shown {
-        Some(Extension(Credential::Session(own))) if id == "current" => own,
-        _ => id,
-    };
-    platform.remove_session(&id).await?;
+    let id = own(shown.as_ref()).filter(|_| id == "current").unwrap_or(&id);
+    platform.remove_session(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

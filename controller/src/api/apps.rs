@@ -91,9 +91,17 @@ async fn patch(
                     if found.limits == app.limits {
                         found.limits.clone_from(&before.limits);
                     }
+                    if found.mounts == app.mounts {
+                        found.mounts.clone_from(&before.mounts);
+                    }
                 };
-                if before.limits != app.limits && platform.update_app(&name, back).await.is_ok() {
-                    error.message.push_str("; the limits are as they were");
+                let what = match (before.mounts != app.mounts, before.limits != app.limits) {
+                    (true, true) => "mounts and limits",
+                    (true, false) => "mounts",
+                    (false, _) => "limits",
+                };
+                if platform.update_app(&name, back).await.is_ok() {
+                    error.message.push_str(&format!("; the {what} are as they were"));
                 }
                 return Err(error);
             }

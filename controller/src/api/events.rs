@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use berth_model::AppName;
-use berth_model::events::EventInfo;
+use berth_model::events::{EventInfo, EventResult};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -38,12 +38,18 @@ struct EventQuery {
     app: Option<AppName>,
     /// Only of this kind, such as `config.set`, or of a family of kinds, such as `config`.
     kind: Option<String>,
+    /// Only of this person: the name of a token or an SSH key, `local`, `berth`.
+    by: Option<String>,
+    /// Only what ended so.
+    result: Option<EventResult>,
     /// Only from then on; milliseconds since the Unix epoch.
     since: Option<i64>,
     /// Only until then; milliseconds since the Unix epoch.
     until: Option<i64>,
     /// Only those after the one with this number.
     after: Option<u64>,
+    /// Only those before the one with this number.
+    before: Option<u64>,
     /// How many back: 100 unless said, 10000 at most.
     lines: Option<u32>,
     /// Go on with new ones until the caller goes away; then empty lines come when there is no news.
@@ -69,6 +75,9 @@ async fn list(
         since_ms: query.since,
         until_ms: query.until,
         after: query.after.unwrap_or(0),
+        before: query.before,
+        by: query.by,
+        result: query.result,
     };
     // Seen before the list is made: what comes meanwhile wakes the follower.
     let mut newest = platform.events().newest();

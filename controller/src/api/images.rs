@@ -8,13 +8,13 @@ use crate::errors::{failed, internal, invalid, not_found};
 use crate::git::from_image;
 use crate::git::import::{self, Order};
 use crate::platform::Platform;
-use crate::registry::{Kept, archive};
+use crate::registry::{Kept, LayersError, archive};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use berth_model::api::{ImageInfo, Progress};
+use berth_model::api::{ImageDetail, ImageInfo, Progress};
 use berth_model::image::ImageRef;
 use berth_model::{AppName, ReleaseVersion};
 use serde::Deserialize;
@@ -30,7 +30,7 @@ use utoipa_axum::routes;
 const PIPE: usize = 256 << 10;
 
 pub(super) fn router() -> OpenApiRouter<Platform> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(load, export))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(detail)).routes(routes!(load, export))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -86,6 +86,25 @@ async fn list(
         }
     });
     Ok(Json(described.collect()))
+}
+
+/// One image: where it is, when it was made, its layers and with how many others it shares each.
+#[utoipa::path(get, path = "/v1/images/{digest}", tag = "images",
+    params(("digest" = String, Path, description = "Of its manifest, or its beginning: 12 hexadecimal digits at least")),
+    responses((status = 200, body = ImageDetail), (status = 404, description = "There is no such image")))]
+async fn detail(
+    State(platform): State<Platform>,
+    Path(digest): Path<String>,
+) -> Result<Json<ImageDetail>, Refusal> {
+    let registry = platform.registry().clone();
+    let found = tokio::task::spawn_blocking(move || registry.layers(&digest)).await;
+    let found = found.map_err(|error| internal("looking at an image broke off", &error))?;
+    let detail = found.map_err(|error| match &error {
+        LayersError::Unknown(_) => not_found(error.to_string()),
+        LayersError::Malformed(_) | LayersError::Ambiguous(_) => invalid(error.to_string()),
+        LayersError::Registry(cause) => internal("cannot look at the image", cause),
+    })?;
+    Ok(Json(detail))
 }
 
 fn milliseconds(at: SystemTime) -> i64 {

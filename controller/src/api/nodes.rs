@@ -48,6 +48,7 @@ async fn infos(platform: &Platform) -> Result<BTreeMap<NodeName, NodeInfo>, ApiE
         records.map(|record| (record.name.clone(), record)).collect();
     let mut views: BTreeMap<NodeName, crate::nodes::NodeView> =
         platform.deploys().fleet().nodes().into_iter().map(|view| (view.name.clone(), view)).collect();
+    let placed = crate::placing::view(platform).await?.nodes;
     let mut networks = platform.deploys().fleet().network_reports();
     let names: Vec<NodeName> = records.keys().chain(views.keys()).cloned().collect();
     let info = |name: NodeName| {
@@ -62,6 +63,8 @@ async fn infos(platform: &Platform) -> Result<BTreeMap<NodeName, NodeInfo>, ApiE
             alive: view.as_ref().is_some_and(|view| view.alive),
             last_seen_ms: view.as_ref().map_or(0, |view| view.last_seen_ms),
             pressure: view.as_ref().map(|view| view.pressure).unwrap_or_default(),
+            stalls: view.as_ref().map(|view| view.stalls).unwrap_or_default(),
+            reserved: placed.get(&name).map(crate::schedule::Node::reserved).unwrap_or_default(),
             capacity: view.map(|view| view.capacity).unwrap_or_default(),
             containers: containers.get(&name).copied().unwrap_or_default(),
             joined: record.is_joined(),

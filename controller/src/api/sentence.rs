@@ -218,6 +218,7 @@ pub(super) fn sentence(call: &Call<'_>) -> (String, Option<AppName>, String) {
             ("sessions.link", "made a link that signs in to the dashboard".to_owned())
         }
         ("POST", "/v1/sessions") => ("sessions.begin", "signed in to the dashboard".to_owned()),
+        ("DELETE", "/v1/sessions") => ("sessions.end", "ended all other sessions".to_owned()),
         ("DELETE", "/v1/sessions/{id}") if call.part("id") == "current" => {
             ("sessions.end", "signed out of the dashboard".to_owned())
         }

@@ -440,6 +440,7 @@ impl Simulation {
                     containers: machine.has.iter().map(|(id, local)| (id.clone(), status(local))).collect(),
                     capacity: Capacity { cpus: 8, memory_mib: 1 << 20, ..Capacity::default() },
                     pressure: Pressure { disk: machine.short, memory: false },
+                    stalls: Default::default(),
                     network: None,
                 };
                 let last = machine.sent.last().map_or(0, |(at, _)| *at);

@@ -281,6 +281,7 @@ fn list(
         "SELECT seq, at_ms, app, by, origin, kind, text, result, reason, took_ms FROM events
          WHERE seq > ?1 AND (?2 IS NULL OR app = ?2) AND at_ms >= ?3 AND at_ms <= ?4
            AND (?5 IS NULL OR kind = ?5 OR substr(kind, 1, length(?5) + 1) = ?5 || '.')
+           AND seq < ?7 AND (?8 IS NULL OR by = ?8) AND (?9 IS NULL OR result = ?9)
          ORDER BY seq {order} LIMIT ?6"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -291,7 +292,10 @@ fn list(
             wanted.since_ms.unwrap_or(i64::MIN),
             wanted.until_ms.unwrap_or(i64::MAX),
             wanted.kind,
-            count
+            count,
+            wanted.before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX)),
+            wanted.by,
+            wanted.result.map(EventResult::as_str)
         ],
         info,
     )?;

@@ -7,7 +7,7 @@
 mod database;
 
 use berth_model::AppName;
-use berth_model::events::EventInfo;
+use berth_model::events::{EventInfo, EventResult};
 use database::{Command, Database};
 use std::path::Path;
 use std::sync::mpsc;
@@ -65,6 +65,12 @@ pub struct Wanted {
     pub until_ms: Option<i64>,
     /// Only after this one.
     pub after: u64,
+    /// Only before this one.
+    pub before: Option<u64>,
+    /// Only of this person.
+    pub by: Option<String>,
+    /// Only what ended so.
+    pub result: Option<EventResult>,
 }
 
 /// The events are not there: their thread has ended, or their file cannot be read.
@@ -197,7 +203,6 @@ fn tidy(event: Event) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_model::events::EventResult;
 
     fn event(app: &str, kind: &str, at_ms: i64) -> Event {
         let app = Some(AppName::parse(app).expect("valid"));
@@ -227,6 +232,16 @@ mod tests {
         assert_eq!(events.first(one, 1).await.expect("listed")[0].kind, "config.set");
         let config = Wanted { kind: Some("config".to_owned()), after: 1, ..Wanted::default() };
         assert_eq!(events.list(config, 10).await.expect("listed").len(), 1);
+        events.record(Event { by: "bob".to_owned(), ..event("two", "ps.stop", now()) });
+        for (wanted, found) in [
+            (Wanted { by: Some("alice".to_owned()), ..Wanted::default() }, vec![1, 2, 3]),
+            (Wanted { by: Some("bo".to_owned()), ..Wanted::default() }, vec![]),
+            (Wanted { result: Some(EventResult::Failed), ..Wanted::default() }, vec![3]),
+            (Wanted { result: Some(EventResult::Done), before: Some(4), ..Wanted::default() }, vec![1, 2]),
+        ] {
+            let listed = events.list(wanted, 10).await.expect("listed");
+            assert_eq!(listed.iter().map(|event| event.seq).collect::<Vec<_>>(), found);
+        }
         assert!(
             events
                 .list(Wanted { kind: Some("conf".to_owned()), ..Wanted::default() }, 10)
@@ -240,9 +255,9 @@ mod tests {
         let last = events.list(Wanted::default(), 1).await.expect("listed");
         assert_eq!(
             (last[0].seq, last[0].kind.as_str(), last[0].result),
-            (4, "ps.scale", EventResult::Interrupted)
+            (5, "ps.scale", EventResult::Interrupted)
         );
-        assert_eq!(*events.newest().borrow(), 4);
+        assert_eq!(*events.newest().borrow(), 5);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ pub use serve::router;
 use crate::routing::Health;
 use berth_model::container::ContainerStatus;
 use berth_model::network::{NetworkReport, NetworkTable};
-use berth_model::node::{Capacity, Observed, Pressure};
+use berth_model::node::{Capacity, Observed, Pressure, Stalls};
 use berth_model::route::{ProxyStatus, RouteTable, Target};
 use berth_model::tls::CertificateTable;
 use berth_model::{AppName, ContainerId, NodeName};
@@ -98,6 +98,8 @@ pub struct NodeView {
     pub capacity: Capacity,
     /// What it is short of.
     pub pressure: Pressure,
+    /// What work on it waited for.
+    pub stalls: Stalls,
 }
 
 impl Default for Fleet {
@@ -191,6 +193,8 @@ impl Fleet {
             if known.capacity.disk_free_mib >> 10 == observed.capacity.disk_free_mib >> 10 {
                 known.capacity.disk_free_mib = observed.capacity.disk_free_mib;
             }
+            // Nobody acts on this.
+            known.stalls = observed.stalls;
             known == observed
         });
         if !same {
@@ -324,6 +328,7 @@ impl Fleet {
             last_seen_ms: member.at_ms,
             capacity: member.observed.as_ref().map(|seen| seen.capacity.clone()).unwrap_or_default(),
             pressure: member.observed.as_ref().map(|seen| seen.pressure).unwrap_or_default(),
+            stalls: member.observed.as_ref().map(|seen| seen.stalls).unwrap_or_default(),
         };
         state.nodes.iter().map(view).collect()
     }

@@ -2,7 +2,8 @@
 //!
 //! Both are 256 random bits behind a word (`berths_`, `berthc_`); the store holds their SHA-256 as a key, so looking one up tells
 //! nothing of others. A session acts in the name of the token or SSH key that began it, and is over when that is removed, after
-//! [`IDLE_MS`] without use, or [`LONGEST_MS`] after its begin. A code begins one session within [`CODE_MS`].
+//! [`IDLE_MS`] without use, [`LONGEST_MS`] after its begin, or when [`MOST_SESSIONS`] others of its name were used since. A code
+//! begins one session within [`CODE_MS`].
 
 use super::{Platform, PlatformError, now_ms};
 use crate::options::Options;
@@ -24,6 +25,8 @@ const CODE_MS: i64 = 10 * 60_000;
 const USE_RESOLUTION_MS: i64 = 5 * 60_000;
 /// Codes there may be at once.
 const MOST_CODES: usize = 100;
+/// Sessions that one name may have at once: one more ends the one that was not used for longest.
+const MOST_SESSIONS: usize = 20;
 
 const SESSIONS: &str = "sessions/";
 const CODES: &str = "sign-in-codes/";
@@ -53,6 +56,22 @@ impl Session {
     fn ends_ms(&self) -> i64 {
         (self.created_ms + LONGEST_MS).min(self.used_ms + IDLE_MS)
     }
+}
+
+impl Code {
+    fn is_good(&self, now_ms: i64) -> bool {
+        now_ms < self.expires_ms
+    }
+}
+
+/// The keys of sessions that go when another of `by` begins: those that are over, and what would be too many.
+fn surplus(sessions: Vec<(String, Session)>, by: &str, now_ms: i64) -> Vec<String> {
+    let (live, over): (Vec<_>, Vec<_>) =
+        sessions.into_iter().partition(|(_, session)| session.ends_ms() > now_ms);
+    let mut own: Vec<_> = live.into_iter().filter(|(_, session)| session.by == by).collect();
+    own.sort_by_key(|(_, session)| std::cmp::Reverse((session.used_ms, session.created_ms)));
+    let too_many = own.into_iter().skip(MOST_SESSIONS - 1);
+    over.into_iter().chain(too_many).map(|(key, _)| key).collect()
 }
 
 /// How somebody showed who they are, over TCP.
@@ -96,7 +115,7 @@ impl Platform {
         if shown.starts_with(CODE) {
             let id = id_of(shown);
             let code = self.load::<Code>(&format!("{CODES}{id}")).await?.map(|(code, _)| code);
-            let good = code.filter(|code| code.expires_ms > now_ms());
+            let good = code.filter(|code| code.is_good(now_ms()));
             return Ok(good.map(|code| (code.by, Credential::Code(id))));
         }
         Ok(self.token_owner(shown).await?.map(|owner| (owner.0, Credential::Token)))
@@ -144,7 +163,7 @@ impl Platform {
         let all = self.load_all::<Code>(CODES).await?;
         let over: Vec<_> = all
             .iter()
-            .filter(|(_, code)| code.expires_ms <= now)
+            .filter(|(_, code)| !code.is_good(now))
             .map(|(key, _)| Write::Delete(key.clone()))
             .collect();
         if all.len() - over.len() >= MOST_CODES {
@@ -190,11 +209,8 @@ impl Platform {
             Session { by: by.to_owned(), rests_on, from: from.to_owned(), created_ms: now, used_ms: now };
         let secret = fresh(SESSION)?;
         writes.push(Write::Put(format!("{SESSIONS}{}", id_of(&secret)), super::json(&stored)));
-        for (key, session) in self.load_all::<Session>(SESSIONS).await? {
-            if session.ends_ms() <= now {
-                writes.push(Write::Delete(key));
-            }
-        }
+        let sessions = self.load_all::<Session>(SESSIONS).await?;
+        writes.extend(surplus(sessions, by, now).into_iter().map(Write::Delete));
         if self.txn(compare, writes).await?.is_none() {
             return Err(PlatformError::Conflict(
                 "this link was used already; make another with: berth dashboard".to_owned(),
@@ -210,8 +226,7 @@ impl Platform {
         let mut found = Vec::new();
         for (key, session) in self.load_all::<Session>(SESSIONS).await? {
             if session.ends_ms() > now && self.stands(session.rests_on.as_deref()).await? {
-                let id = key.trim_start_matches(SESSIONS);
-                found.push(info(id, session, current));
+                found.push(info(id_in(&key), session, current));
             }
         }
         found.sort_by_key(|session| std::cmp::Reverse(session.created_ms));
@@ -223,33 +238,88 @@ impl Platform {
         Ok(self.live_session(id).await?.map(|session| info(id, session, Some(id))))
     }
 
-    /// Ends a session at once.
+    /// Ends a session at once; `id` as it is shown, or whole.
     pub(crate) async fn remove_session(&self, id: &str) -> Result<(), PlatformError> {
-        let key = self
-            .load_all::<Session>(SESSIONS)
-            .await?
-            .into_iter()
-            .map(|(key, _)| key)
-            .find(|key| key.trim_start_matches(SESSIONS).starts_with(id) && id.len() >= SHOWN);
-        let Some(key) = key else {
-            return Err(PlatformError::NotFound("there is no such session; it may be over".to_owned()));
-        };
+        let all = self.load_all::<Session>(SESSIONS).await?;
+        let mut keys = all.into_iter().map(|(key, _)| key);
+        let found = keys.find(|key| shown(id_in(key)) == id || id_in(key) == id);
+        let key = found
+            .ok_or_else(|| PlatformError::NotFound("there is no such session; it may be over".to_owned()))?;
         self.txn(Vec::new(), vec![Write::Delete(key)]).await?;
         Ok(())
     }
+
+    /// Ends every session but `current` at once.
+    pub(crate) async fn remove_sessions(&self, current: Option<&str>) -> Result<(), PlatformError> {
+        let all = self.load_all::<Session>(SESSIONS).await?;
+        let others = all.into_iter().filter(|(key, _)| current != Some(id_in(key)));
+        self.txn(Vec::new(), others.map(|(key, _)| Write::Delete(key)).collect()).await?;
+        Ok(())
+    }
+}
+
+/// The id in a session's key.
+fn id_in(key: &str) -> &str {
+    key.strip_prefix(SESSIONS).unwrap_or(key)
 }
 
 /// Digits of the hash that are shown as the id.
 const SHOWN: usize = 16;
 
+fn shown(id: &str) -> &str {
+    id.get(..SHOWN).unwrap_or(id)
+}
+
 fn info(id: &str, session: Session, current: Option<&str>) -> SessionInfo {
     SessionInfo {
-        id: id.get(..SHOWN).unwrap_or(id).to_owned(),
+        id: shown(id).to_owned(),
         expires_ms: session.created_ms + LONGEST_MS,
         current: current == Some(id),
         by: session.by,
         from: session.from,
         created_ms: session.created_ms,
         last_used_ms: session.used_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: i64 = 24 * 3_600_000;
+
+    fn session(by: &str, created_ms: i64, used_ms: i64) -> Session {
+        Session { by: by.to_owned(), rests_on: None, from: "http 127.0.0.1".to_owned(), created_ms, used_ms }
+    }
+
+    #[test]
+    fn a_session_ends_after_a_week_without_use_and_after_thirty_days_at_the_latest() {
+        let ends_after = |used_day: i64| session("ada", 0, used_day * DAY_MS).ends_ms() / DAY_MS;
+        assert_eq!([0, 1, 22, 23, 24, 29].map(ends_after), [7, 8, 29, 30, 30, 30]);
+    }
+
+    #[test]
+    fn a_code_is_good_until_it_expires() {
+        let code = Code { by: "ada".to_owned(), rests_on: None, expires_ms: CODE_MS };
+        assert_eq!(
+            [0, CODE_MS - 1, CODE_MS, CODE_MS + 1].map(|now| code.is_good(now)),
+            [true, true, false, false]
+        );
+    }
+
+    #[test]
+    fn one_session_more_ends_what_is_over_and_the_one_unused_for_longest() {
+        let now = 8 * DAY_MS;
+        let many = i64::try_from(MOST_SESSIONS).expect("few");
+        // The first is used again, the second is not.
+        let mut all: Vec<_> =
+            (0..many).map(|n| (format!("ada-{n}"), session("ada", 2 * DAY_MS + n, 2 * DAY_MS + n))).collect();
+        all[0].1.used_ms = 3 * DAY_MS;
+        all.push(("bob".to_owned(), session("bob", 2 * DAY_MS, 2 * DAY_MS)));
+        all.push(("over".to_owned(), session("bob", 0, DAY_MS)));
+        assert_eq!(surplus(all.clone(), "ada", now), ["over", "ada-1"]);
+        assert_eq!(surplus(all.clone(), "bob", now), ["over"]);
+        all.remove(2);
+        assert_eq!(surplus(all, "ada", now), ["over"]);
     }
 }

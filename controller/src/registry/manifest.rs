@@ -23,6 +23,8 @@ pub(super) struct Manifest {
     pub(super) media_type: String,
     /// Config and layers that must be in the repository.
     pub(super) blobs: Vec<Descriptor>,
+    /// Whether the first of them is a config.
+    has_config: bool,
     /// Manifests of an index.
     pub(super) children: Vec<Descriptor>,
     /// What it is about, which may not be there (yet).
@@ -106,6 +108,7 @@ impl Manifest {
             _ => return Err(invalid("schemaVersion must be 2")),
         }
         let (mut blobs, mut children) = (Vec::new(), Vec::new());
+        let has_config = document.config.is_some();
         let mut config_type = None;
         // A document that is both could mean different things to different readers (CVE-2021-41190).
         match kind {
@@ -148,11 +151,20 @@ impl Manifest {
         Ok(Self {
             media_type,
             blobs,
+            has_config,
             children,
             subject,
             artifact_type: document.artifact_type.filter(|text| !text.is_empty()).or(config_type),
             annotations: document.annotations.unwrap_or_default(),
         })
+    }
+
+    /// The config, if it has one, and the layers, the lowest first.
+    pub(super) fn config_and_layers(&self) -> (Option<&Descriptor>, &[Descriptor]) {
+        match self.blobs.split_first() {
+            Some((config, layers)) if self.has_config => (Some(config), layers),
+            _ => (None, &self.blobs),
+        }
     }
 
     /// How the referrers list shows it.

@@ -10,6 +10,7 @@ mod durable;
 mod error;
 mod give;
 mod http;
+mod layers;
 mod manifest;
 mod name;
 mod overview;
@@ -18,6 +19,7 @@ mod uploads;
 
 pub use collect::Collected;
 pub use error::RegistryError;
+pub(crate) use layers::LayersError;
 pub(crate) use overview::Kept;
 pub use store::Registry;
 

@@ -18,6 +18,7 @@ pub use refusal::{Against, Reason, Refusal};
 
 use berth_model::container::{ContainerSpec, Reserve};
 use berth_model::image::Process;
+use berth_model::node::Reserved;
 use berth_model::placing::{Rules, ZONE};
 use berth_model::{AppName, ContainerId, NodeName, ProcessType};
 use std::collections::BTreeMap;
@@ -42,6 +43,18 @@ pub struct Node {
 }
 
 impl Node {
+    /// What is promised to what is placed on it.
+    #[must_use]
+    pub fn reserved(&self) -> Reserved {
+        let mut sum = Reserved::default();
+        for placed in self.placed.iter().filter(|placed| !placed.goes) {
+            sum.cpu_millis = sum.cpu_millis.saturating_add(placed.reserve.cpu_millis.unwrap_or(0));
+            sum.memory_mib = sum.memory_mib.saturating_add(placed.reserve.memory_mib.unwrap_or(0));
+            sum.memory_limits_mib = sum.memory_limits_mib.saturating_add(placed.memory_mib);
+        }
+        sum
+    }
+
     /// Which nodes it fails together with.
     fn zone(&self) -> &str {
         self.labels.get(ZONE).map_or("", String::as_str)

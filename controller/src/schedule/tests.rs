@@ -1,6 +1,7 @@
 //! Tests of [`super`].
 
 use super::*;
+use berth_model::node::Reserved;
 use berth_model::placing::{POOL, Spread, parse_labels};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -78,6 +79,16 @@ fn per_node(placed: &BTreeMap<ContainerId, NodeName>) -> BTreeMap<&str, usize> {
         *counts.entry(node.as_str()).or_default() += 1;
         counts
     })
+}
+
+#[test]
+fn what_goes_has_nothing_reserved() {
+    let reserve = Reserve { memory_mib: Some(256), cpu_millis: Some(500), disk_mib: None };
+    let stays = Placed { reserve, memory_mib: 512, ..placed(&wanted("shop", "web", 1)) };
+    let goes = Placed { goes: true, ..stays.clone() };
+    let free = Placed { reserve: Reserve::default(), memory_mib: 4096, ..stays.clone() };
+    let node = Node { placed: vec![stays, goes, free], ..Node::default() };
+    assert_eq!(node.reserved(), Reserved { cpu_millis: 500, memory_mib: 256, memory_limits_mib: 4608 });
 }
 
 #[test]

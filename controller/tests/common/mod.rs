@@ -8,7 +8,7 @@ use berth_controller::api::{self, Peer};
 use berth_controller::{Options, Platform, deploy};
 use berth_model::digest::Digest;
 use berth_model::image::{Image, ImageRef, Process};
-use berth_model::node::{Capacity, Observed, Pressure};
+use berth_model::node::{Capacity, Observed, Pressure, Stalls};
 use berth_model::release::{Outcome, Release};
 use berth_model::{AppName, EnvName, HostPattern, NodeName, ProcessType};
 use http::{Request, StatusCode};
@@ -123,6 +123,7 @@ impl Controller {
             containers: BTreeMap::new(),
             capacity: Capacity::default(),
             pressure: Pressure::default(),
+            stalls: Stalls::default(),
             network: None,
         };
         self.platform.deploys().fleet().observe(report, 0);

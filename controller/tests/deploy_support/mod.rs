@@ -494,6 +494,7 @@ async fn agent(
             containers: settled.clone().into_iter().collect(),
             capacity: Capacity { cpus: 2, memory_mib: 4096, ..Capacity::default() },
             pressure: Default::default(),
+            stalls: Default::default(),
             network: None,
         };
         let path = format!("/node/v1/{node}/observed");

@@ -26,6 +26,7 @@ pub(crate) fn router() -> Router<Ui> {
         .route("/ui/access/tokens", post(create_token))
         .route("/ui/access/tokens/{name}/remove", post(remove_token))
         .route("/ui/access/sessions/{id}/end", post(end_session))
+        .route("/ui/access/sessions/end-others", post(end_others))
         .route("/ui/access/link", post(link))
 }
 
@@ -64,9 +65,12 @@ fn view(keys: &[SshKeyInfo], tokens: &[TokenInfo], sessions: &[SessionInfo], ssh
         section aria-labelledby="sessions" {
             div.heading {
                 h2 #sessions { "Browsers" }
-                div.actions { form.inline method="post" action="/ui/access/link" { button { "Sign in another device" } } }
+                div.actions {
+                    @if sessions.iter().any(|session| !session.current) { (opener("end-others", "End all others", "")) }
+                    form.inline method="post" action="/ui/access/link" { button { "Sign in another device" } }
+                }
             }
-            p.hint { "A session ends when it is not used for a week." }
+            p.hint { "A session ends when it is not used for a week, and after 30 days. A name has 20 at most: one more ends the one that was not used for longest." }
             (sessions_table(sessions))
         }
         (dialogs(tokens))
@@ -151,6 +155,9 @@ fn dialogs(tokens: &[TokenInfo]) -> Markup {
                 div.buttons { button type="button" data-closes { "Cancel" } button.primary { "Make it" } }
             }
         }
+        (dialog("end-others", "End all other sessions", "/ui/access/sessions/end-others", "End them", &html! {
+            p { "Every browser but this one is signed out, whoever uses it. Signing in again takes a token, or a link of " code { "berth dashboard" } "." }
+        }))
         @for token in tokens {
             (danger(&format!("remove-token-{}", token.name), "Remove a token", &format!("/ui/access/tokens/{}/remove", part(&token.name)), "Remove", &token.name,
                 "What uses it is refused from then on, and browsers that signed in with it are signed out. It cannot be brought back."))
@@ -201,6 +208,10 @@ async fn remove_token(visitor: Visitor, Path(name): Path<String>, fields: Fields
 
 async fn end_session(visitor: Visitor, Path(id): Path<String>, fields: Fields) -> Response {
     fields.act(&visitor, Method::DELETE, &format!("/v1/sessions/{}", part(&id)), None::<&()>, PAGE).await
+}
+
+async fn end_others(visitor: Visitor, fields: Fields) -> Response {
+    fields.act(&visitor, Method::DELETE, "/v1/sessions", None::<&()>, PAGE).await
 }
 
 async fn create_token(visitor: Visitor, fields: Fields) -> Response {

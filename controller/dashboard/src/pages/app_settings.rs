@@ -7,7 +7,6 @@ mod limits;
 mod network;
 mod processes;
 mod proxy;
-mod units;
 
 use super::app;
 use crate::Ui;

@@ -5,7 +5,6 @@
 mod change;
 mod compare;
 mod dialogs;
-mod envfile;
 
 use super::app;
 use crate::Ui;

@@ -4,14 +4,14 @@ use crate::Ui;
 use crate::page::{empty, heading, opener};
 use crate::session::Visitor;
 use crate::show::{self, bytes, moment};
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::extract::Query;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use berth_model::AppName;
-use berth_model::api::{Cleaned, ImageInfo};
+use berth_model::api::{Cleaned, ImageDetail, ImageInfo, ImageLayer};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -19,7 +19,10 @@ use serde::Deserialize;
 const NAMED: usize = 6;
 
 pub(crate) fn router() -> Router<Ui> {
-    Router::new().route("/ui/images", get(list)).route("/ui/images/cleanup", post(clean))
+    Router::new()
+        .route("/ui/images", get(list))
+        .route("/ui/images/cleanup", post(clean))
+        .route("/ui/images/{digest}", get(page))
 }
 
 /// What a cleanup just did, for the page it leads to.
@@ -82,9 +85,69 @@ fn app_of(image: &ImageInfo) -> Option<AppName> {
     AppName::parse(image.repository.strip_prefix("apps/")?).ok()
 }
 
+/// The first digits of a digest.
+fn short(digest: &str) -> &str {
+    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+    hex.get(..12).unwrap_or(hex)
+}
+
+async fn page(visitor: Visitor, Path(digest): Path<String>) -> Response {
+    let title = format!("Image {}", short(&digest));
+    visitor
+        .show(&title, move |visitor| {
+            let path = format!("/v1/images/{}", show::part(&digest));
+            async move { Ok(made_of(&visitor.api.get::<ImageDetail>(&path).await?)) }
+        })
+        .await
+}
+
+fn made_of(image: &ImageDetail) -> Markup {
+    let layers = &image.layers;
+    let told = layers.iter().any(|layer| layer.made_by.is_some());
+    let sum = |layers: &mut dyn Iterator<Item = &ImageLayer>| bytes(layers.map(|layer| layer.bytes).sum());
+    html! {
+        p.crumbs { a href="/ui/images" { "Images" } " /" }
+        (heading(&format!("Image {}", short(&image.digest)), &html! {}))
+        dl.facts {
+            div { dt { "Digest" } dd.finding { code { (image.digest) } } }
+            div { dt { "Repositories" } dd { (image.repositories.join(", ")) } }
+            div { dt { "Made" } dd { @match image.created_ms { Some(at) => (moment(at)), None => "it does not say, so that the same build gives the same image" } } }
+            @if !layers.is_empty() {
+                div { dt { "Layers" } dd { (layers.len()) ", " (sum(&mut layers.iter())) span.dim { ", " (sum(&mut layers.iter().filter(|layer| layer.shared_with == 0))) " of it in no other image" } } }
+            }
+        }
+        @if !image.images.is_empty() {
+            h2 { "One image for each platform" }
+            ul { @for digest in &image.images { li { a href={ "/ui/images/" (show::part(digest)) } { code { (digest) } } } } }
+        }
+        @if layers.is_empty() { @if image.images.is_empty() { (empty("It has no layers.", &html! {})) } }
+        @else {
+            section aria-labelledby="layers" {
+                div.heading { h2 #layers { "Layers" } }
+                div.wide { table.cards {
+                    thead { tr { th.n scope="col" { "No." } th scope="col" { "Digest" } th.n scope="col" { "Size" } th scope="col" { "Shared" } @if told { th scope="col" { "Made by" } } } }
+                    tbody { @for (index, layer) in layers.iter().enumerate() { (layer_row(index + 1, layer, told)) } }
+                } }
+                p.hint { "The lowest first. Sizes are of the compressed bytes. A layer that several images share is kept once." }
+            }
+        }
+    }
+}
+
+fn layer_row(number: usize, layer: &ImageLayer, told: bool) -> Markup {
+    html! {
+        tr {
+            td.n data-label="No." { (number) }
+            th scope="row" { code title=(layer.digest) { (short(&layer.digest)) } }
+            td.n data-label="Size" { (bytes(layer.bytes)) }
+            td data-label="Shared" { @if layer.shared_with == 0 { span.dim { "only here" } } @else { "with " (show::count(layer.shared_with, "other image", "other images")) } }
+            @if told { td.finding data-label="Made by" { @match &layer.made_by { Some(step) => code { (step) }, None => span.dim { "–" } } } }
+        }
+    }
+}
+
 fn row(image: &ImageInfo) -> Markup {
-    let digest = image.digest.strip_prefix("sha256:").unwrap_or(&image.digest);
-    let short = digest.get(..12).unwrap_or(digest);
+    let (digest, short) = (&image.digest, short(&image.digest));
     html! {
         tr id={ "image-" (show::part(&image.repository)) "-" (short) } data-text={ (image.repository) " " (image.tags.join(" ")) " " (image.releases.join(" ")) " " (digest) } {
             th scope="row" { @match app_of(image) {
@@ -95,7 +158,7 @@ fn row(image: &ImageInfo) -> Markup {
             td data-label="Used by" { (users(image)) }
             td.n data-label="Size" { (bytes(image.bytes)) }
             td data-label="Made" { @if image.created_ms > 0 { (moment(image.created_ms)) } @else { "–" } }
-            td data-label="Digest" { code title=(image.digest) { (short) } }
+            td data-label="Digest" { a href={ "/ui/images/" (show::part(&image.digest)) } title=(image.digest) { code { (short) } } }
         }
     }
 }
@@ -142,6 +205,40 @@ async fn clean(visitor: Visitor) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_shows_its_layers_and_what_it_shares() {
+        let layer = |bytes, shared_with, made_by: Option<&str>| ImageLayer {
+            digest: format!("sha256:{}", "ab".repeat(32)),
+            bytes,
+            shared_with,
+            made_by: made_by.map(str::to_owned),
+        };
+        let mut image = ImageDetail {
+            digest: format!("sha256:{}", "0".repeat(64)),
+            repositories: vec!["apps/shop".into()],
+            created_ms: None,
+            layers: vec![layer(20 << 20, 2, None), layer(3 << 20, 0, Some("RUN <x>"))],
+            images: Vec::new(),
+        };
+        let text = made_of(&image).into_string();
+        for words in [
+            "23 MiB",
+            "3.0 MiB of it in no other image",
+            "with 2 other images",
+            "only here",
+            "RUN &lt;x&gt;",
+            "abababababab<",
+            "does not say",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        image.layers.clear();
+        assert!(made_of(&image).into_string().contains("It has no layers"));
+        image.images = vec!["sha256:1".into()];
+        let text = made_of(&image).into_string();
+        assert!(text.contains("/ui/images/sha256%3A1\"") && !text.contains("It has no layers"), "{text}");
+    }
 
     #[test]
     fn an_image_names_its_releases_and_leads_to_its_app() {

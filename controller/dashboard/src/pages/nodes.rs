@@ -14,6 +14,7 @@ use axum::response::Response;
 use axum::routing::get;
 use berth_model::api::{AppInfo, ControllerInfo, NodeInfo};
 use berth_model::metrics::Usage;
+use berth_model::node::Capacity;
 use berth_model::placing::ZONE;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -30,8 +31,6 @@ struct Used {
     running: usize,
     cpu_millis: u64,
     memory_bytes: u64,
-    /// What they may use at most, where that is limited.
-    limit_bytes: u64,
 }
 
 fn used(top: &[Usage]) -> BTreeMap<&str, Used> {
@@ -41,7 +40,6 @@ fn used(top: &[Usage]) -> BTreeMap<&str, Used> {
         used.running += 1;
         used.cpu_millis += usage.cpu_millis;
         used.memory_bytes += usage.counters.memory_bytes;
-        used.limit_bytes += usage.counters.memory_limit_bytes.unwrap_or(0);
     }
     by_node
 }
@@ -117,12 +115,49 @@ fn bar(of: &str, part: u64, whole: u64) -> Markup {
 
 fn cpu_of(node: &NodeInfo, used: Used) -> Markup {
     let whole = u64::from(node.capacity.cpus) * 1000;
-    html! { (bar("CPU", used.cpu_millis, whole)) span.n { (cpus(used.cpu_millis)) span.dim { " of " (node.capacity.cpus) } } }
+    html! {
+        (bar("CPU", used.cpu_millis, whole)) span.n { (cpus(used.cpu_millis)) span.dim { " of " (node.capacity.cpus) } }
+        @if node.reserved.cpu_millis > 0 { span.under { (cpus(node.reserved.cpu_millis)) " reserved" } }
+    }
 }
 
 fn memory_of(node: &NodeInfo, used: Used) -> Markup {
     let whole = node.capacity.memory_mib.saturating_mul(MIB);
-    html! { (bar("Memory", used.memory_bytes, whole)) span.n { (bytes(used.memory_bytes)) span.dim { " of " (bytes(whole)) } } }
+    html! {
+        (bar("Memory", used.memory_bytes, whole)) span.n { (bytes(used.memory_bytes)) span.dim { " of " (bytes(whole)) } }
+        @if node.reserved.memory_mib > 0 { span.under { (bytes(node.reserved.memory_mib.saturating_mul(MIB))) " reserved" } }
+    }
+}
+
+fn disk_of(node: &NodeInfo) -> Markup {
+    let Capacity { disk_mib, disk_free_mib, .. } = node.capacity;
+    let free = bytes(disk_free_mib.saturating_mul(MIB));
+    html! {
+        @if disk_mib > 0 {
+            (bar("Disk", disk_mib.saturating_sub(disk_free_mib), disk_mib))
+            span.n { (free) span.dim { " free" } }
+            span.under { "of " (bytes(disk_mib.saturating_mul(MIB))) }
+        } @else { span.n { (free) span.dim { " free" } } }
+    }
+}
+
+/// What something waited for, and for how much of the last minute, in hundredths of a percent.
+fn waits(node: &NodeInfo) -> Vec<(&'static str, u16)> {
+    let stalls = &node.stalls;
+    let all = [("CPU", stalls.cpu), ("memory", stalls.memory), ("disks", stalls.io)];
+    all.into_iter().filter_map(|(what, stall)| Some((what, stall?.some.avg60))).collect()
+}
+
+fn share(hundredths: u16) -> String {
+    show::percent(hundredths.into(), 10_000)
+}
+
+/// The most of them.
+fn pressure_of(node: &NodeInfo) -> Markup {
+    match waits(node).into_iter().max_by_key(|(_, share)| *share) {
+        Some((what, most)) => html! { (share(most)) @if most > 0 { span.under { "for " (what) } } },
+        None => html! { span.dim title="Its kernel does not count it" { "–" } },
+    }
 }
 
 fn table(nodes: &[NodeInfo], used: &BTreeMap<&str, Used>) -> Markup {
@@ -130,8 +165,8 @@ fn table(nodes: &[NodeInfo], used: &BTreeMap<&str, Used>) -> Markup {
         div.wide { table #nodes .cards {
             thead { tr {
                 th scope="col" { "Node" } th scope="col" { "State" } th.n scope="col" { "Containers" }
-                th scope="col" { "CPU" } th scope="col" { "Memory" } th.n scope="col" { "Disk free" }
-                th scope="col" { "Address, kernel" }
+                th scope="col" { "CPU" } th scope="col" { "Memory" } th scope="col" { "Disk" }
+                th.n scope="col" title="For how much of the last minute something waited" { "Pressure" } th scope="col" { "Address" }
             } }
             tbody { @for node in by_zone(nodes) { (row(node, used.get(node.name.as_str()).copied().unwrap_or_default())) } }
         } }
@@ -161,10 +196,10 @@ fn row(node: &NodeInfo, used: Used) -> Markup {
             td.n data-label="Containers" { (node.containers) @if used.running < node.containers { span.under { (used.running) " with a process" } } }
             td.metered data-label="CPU" { (cpu_of(node, used)) }
             td.metered data-label="Memory" { (memory_of(node, used)) }
-            td.n data-label="Disk free" { (bytes(node.capacity.disk_free_mib.saturating_mul(MIB))) }
+            td.metered data-label="Disk" { (disk_of(node)) }
+            td.n data-label="Pressure" { (pressure_of(node)) }
             td data-label="Address" {
                 @match node.address { Some(address) => (address), None => span.dim { "–" } }
-                span.under { (node.capacity.kernel) }
             }
         }
     }
@@ -193,6 +228,7 @@ fn controllers_of(controllers: &[ControllerInfo]) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_model::node::{Averages, Reserved, Stall, Stalls};
     use serde_json::json;
 
     /// Many nodes and containers, made up.
@@ -258,6 +294,28 @@ mod tests {
         assert!(text.contains("a:8080") && text.contains("leads") && text.contains("follows"), "{text}");
         assert!(text.contains("No machine runs containers yet"));
         assert!(!view(&[], &[], &[], &[]).into_string().contains("Controllers"));
+    }
+
+    #[test]
+    fn a_nodes_disk_promises_and_pressure_are_shown_where_they_are_known() {
+        let (mut nodes, ..) = cluster(1, 0);
+        let mut node = nodes.remove(0);
+        let shown = |node: &NodeInfo| row(node, Used::default()).into_string();
+        assert!(
+            !shown(&node).contains("reserved") && !shown(&node).contains("of 1.0 TiB"),
+            "{}",
+            shown(&node)
+        );
+        node.capacity.disk_mib = 1 << 20;
+        node.reserved = Reserved { cpu_millis: 1500, memory_mib: 2048, memory_limits_mib: 9000 };
+        let of = |avg60| Some(Stall { some: Averages { avg10: 0, avg60, avg300: 0 }, full: None });
+        node.stalls = Stalls { cpu: of(40), memory: None, io: of(1250) };
+        let text = shown(&node);
+        for words in ["1.50 reserved", "2.0 GiB reserved", "of 1.0 TiB", "12 %", "for disks"] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        node.stalls = Stalls { cpu: of(0), ..Stalls::default() };
+        assert!(shown(&node).contains("0 %") && !shown(&node).contains("for CPU"));
     }
 
     #[test]

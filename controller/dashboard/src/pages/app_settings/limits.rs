@@ -1,7 +1,6 @@
 //! What containers may use, and what nodes keep for them, by process type.
 
 use super::super::forms::{hidden, line, needed};
-use super::units::Unit;
 use super::{act, back};
 use crate::action::Fields;
 use crate::page::{button, dialog, opener};
@@ -11,6 +10,7 @@ use crate::trouble::Path;
 use crate::trouble::Trouble;
 use axum::http::Method;
 use axum::response::Response;
+use berth_model::amount::Unit;
 use berth_model::api::{AppInfo, PatchApp};
 use berth_model::container::{EVERY_TYPE, Limits};
 use berth_model::{AppName, ProcessType};
@@ -156,7 +156,7 @@ fn row(info: &AppInfo, kind: &ProcessType) -> Markup {
 
 fn fields(id: &str, limits: &Limits) -> Markup {
     let all = |settings: &[Setting]| {
-        html! { div.two { @for one in settings { div { (line(&format!("{id}-{}", one.name), one.name, one.words, &one.unit.text((one.get)(limits)), one.hint)) } } } }
+        html! { div.two { @for one in settings { div { (line(&format!("{id}-{}", one.name), one.name, one.words, &(one.get)(limits).map_or_else(String::new, |value| one.unit.text(value)), one.hint)) } } } }
     };
     html! {
         p.hint { "Empty is no limit." }
@@ -169,8 +169,12 @@ fn fields(id: &str, limits: &Limits) -> Markup {
 /// The limits that the form says, over those that hold.
 fn read(fields: &Fields, mut limits: Limits) -> Result<Limits, Trouble> {
     for one in MAIN.iter().chain(RESERVES).chain(SPEEDS) {
-        let value = one.unit.parse(fields.text(one.name));
-        let value = value.map_err(|error| Trouble::invalid(format!("{}: {error}", one.words)))?;
+        let value = match fields.text(one.name).trim() {
+            "" => None,
+            text => {
+                one.unit.parse(text).map_err(|error| Trouble::invalid(format!("{}: {error}", one.words)))?
+            }
+        };
         (one.set)(&mut limits, value);
     }
     Ok(limits)

@@ -1,17 +1,17 @@
 //! Changes of config vars: one, or a file of them; and the one value that is asked for.
 
 use super::super::forms::{fragment, unix};
-use super::{Scope, done, envfile};
+use super::{Scope, done};
 use crate::action::Fields;
 use crate::session::Visitor;
 use crate::trouble::Trouble;
 use axum::extract::RawPathParams;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use berth_model::EnvName;
 use berth_model::api::{Config, PatchConfig};
 use berth_model::config_api::{Change, Variable, VariableKind};
 use berth_model::secrets::SecretBytes;
+use berth_model::{EnvName, envfile};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 
@@ -63,10 +63,10 @@ pub(super) async fn remove(visitor: Visitor, scope: Scope, fields: Fields) -> Re
 }
 
 /// What was pasted, read; or all that is wrong with it.
-fn pasted(fields: &Fields) -> Result<BTreeMap<EnvName, String>, Vec<String>> {
-    let variables = envfile::parse(&unix(fields.raw("text")))?;
+fn pasted(fields: &Fields) -> Result<BTreeMap<EnvName, String>, String> {
+    let variables = envfile::parse(&unix(fields.raw("text"))).map_err(|mistakes| mistakes.to_string())?;
     if variables.is_empty() && !fields.is_on("replace") {
-        return Err(vec!["there is no KEY=VALUE line in it".to_owned()]);
+        return Err("there is no KEY=VALUE line in it".to_owned());
     }
     Ok(variables)
 }
@@ -76,7 +76,7 @@ pub(super) async fn import(visitor: Visitor, scope: Scope, fields: Fields) -> Re
     let set = match pasted(&fields) {
         Ok(set) => set,
         Err(mistakes) => {
-            let text = format!("nothing was changed:\n{}", mistakes.join("\n"));
+            let text = format!("nothing was changed:\n{mistakes}");
             return fields.refuse(&Trouble::invalid(text));
         }
     };
@@ -95,7 +95,7 @@ pub(super) async fn check(visitor: Visitor, scope: Scope, fields: Fields) -> Res
     let set = match pasted(&fields) {
         Ok(set) => set,
         Err(mistakes) => {
-            return fragment(html! { ul.mistakes { @for one in &mistakes { li { (one) } } } });
+            return fragment(html! { ul.mistakes { @for one in mistakes.lines() { li { (one) } } } });
         }
     };
     match visitor.api.get::<Vec<Variable>>(&format!("{}/variables", scope.api())).await {

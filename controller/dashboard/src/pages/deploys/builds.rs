@@ -163,7 +163,7 @@ fn file_name(app: &AppName, build: &BuildId) -> String {
 
 /// As `git push` shows it, without colours.
 fn text(line: &Progress) -> String {
-    let shown = show::progress(line);
+    let shown = line.to_string();
     let mut text: String = shown.lines().map(|line| plain(line) + "\n").collect();
     if shown.is_empty() && *line != Progress::Done {
         text.push('\n');

@@ -43,14 +43,15 @@ pub(super) fn view(nodes: &[NodeInfo], top: &[Usage], apps: &[AppInfo]) -> Marku
                             div.machine {
                                 a.machine-name href={ "/ui/nodes/" (node.name) } { (node.name) }
                                 div.cells {
-                                    @if own.is_empty() { span.dim { "empty" } }
+                                    @if own.is_empty() && node.containers == 0 { span.dim { "empty" } }
                                     @for usage in own { (cell(usage, how(usage))) }
+                                    @if node.containers > own.len() { span.dim title="Static sites, and what starts or failed" { "+" (node.containers - own.len()) } }
                                 }
                             }
                         }
                     }
                 }
-                p #after-map tabindex="-1" .hint { "Each square is a container with a process, in the colour of how its app is; it leads there." }
+                p #after-map tabindex="-1" .hint { "Each square is a container with a process, in the colour of how its app is; it leads there. + counts those without: static sites have none, what starts has none yet." }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One machine: what it has, what runs there, and what is wanted of it.
 
-use super::{MIB, Used, cpu_of, memory_of, states, used};
+use super::{MIB, Used, cpu_of, disk_of, memory_of, share, states, used, waits};
 use crate::Ui;
 use crate::action::Fields;
 use crate::page::{button, command, danger, dialog, empty, opener};
@@ -13,6 +13,7 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use berth_model::NodeName;
+use berth_model::amount::Unit;
 use berth_model::api::{DrainNode, NodeInfo, SetNode};
 use berth_model::cluster::{Finding, FindingState};
 use berth_model::metrics::Usage;
@@ -75,8 +76,8 @@ fn view(node: &NodeInfo, top: &[Usage]) -> Markup {
         dl.figures {
             div { dt { "CPU" } dd.metered { (cpu_of(node, used)) } }
             div { dt { "Memory" } dd.metered { (memory_of(node, used)) } }
-            div { dt { "Limits of memory, in all" } dd { (bytes(used.limit_bytes)) } }
-            div { dt { "Disk free" } dd { (bytes(node.capacity.disk_free_mib.saturating_mul(MIB))) } }
+            div { dt { "Limits of memory, in all" } dd { (bytes(node.reserved.memory_limits_mib.saturating_mul(MIB))) } }
+            div { dt { "Disk" } dd.metered { (disk_of(node)) } }
             div { dt { "Containers" } dd { (node.containers) } }
         }
         (containers(node, top, used))
@@ -139,6 +140,8 @@ fn facts(node: &NodeInfo) -> Markup {
     ];
     let ways: Vec<String> =
         ways.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
+    let waited: Vec<String> =
+        waits(node).into_iter().map(|(what, most)| format!("{} for {what}", share(most))).collect();
     let capacity = &node.capacity;
     html! {
         section aria-labelledby="facts" {
@@ -149,6 +152,7 @@ fn facts(node: &NodeInfo) -> Markup {
             dl.facts {
                 div { dt { "CPUs" } dd { (capacity.cpus) span.dim { ", apps may reserve " (offered(node.offered.cpu_millis.map(cpus))) } } }
                 div { dt { "Memory" } dd { (bytes(capacity.memory_mib.saturating_mul(MIB))) span.dim { ", apps may reserve " (offered(node.offered.memory_mib.map(|mib| bytes(mib.saturating_mul(MIB))))) } } }
+                div { dt { "Pressure" } dd { @if waited.is_empty() { "its kernel does not count it" } @else { (waited.join(", ")) span.dim { " of the last minute somebody waited" } } } }
                 div { dt { "Kernel" } dd { (capacity.kernel) span.dim { ", cgroup " (capacity.cgroup) } } }
                 @if let Some(address) = node.address { div { dt { "Address" } dd { (address) } } }
                 @if let Some(subnet) = &node.subnet { div { dt { "Addresses of containers" } dd { (subnet) } } }
@@ -161,7 +165,7 @@ fn facts(node: &NodeInfo) -> Markup {
 
 fn dialogs(node: &NodeInfo) -> Markup {
     let base = back(&node.name);
-    let cpu = node.offered.cpu_millis.map(cpus);
+    let cpu = node.offered.cpu_millis.map(|millis| Unit::Cpu.text(millis));
     html! {
         (dialog("drain-node", "Drain", &format!("{base}/drain"), "Drain", &html! {
             p { "Everything that runs here is started elsewhere, one container of each process type at a time, without a lost request; nothing new comes here. It goes on when you leave, and can be undone." }
@@ -177,7 +181,7 @@ fn dialogs(node: &NodeInfo) -> Markup {
         (dialog("offer-node", "What apps may reserve", &base, "Save", &html! {
             input type="hidden" name="offer" value="1";
             label for="offer-cpu" { "CPUs" }
-            input #offer-cpu name="cpu" type="number" min="0" step="0.01" value=[cpu] placeholder={ "all " (node.capacity.cpus) };
+            input #offer-cpu name="cpu" type="number" min="0.01" step="0.001" value=[cpu] placeholder={ "all " (node.capacity.cpus) };
             label for="offer-memory" { "Memory, in MiB" }
             input #offer-memory name="memory" type="number" min="0" value=[node.offered.memory_mib] placeholder={ "all " (node.capacity.memory_mib) };
             p.hint { "Empty for all it has." }
@@ -206,23 +210,12 @@ fn wanted(fields: &Fields) -> Result<SetNode, Trouble> {
     }
     if fields.is_on("offer") {
         // In the API 0 is all that the machine has.
-        set.cpu_millis = Some(fields.some("cpu").map_or(Ok(0), |text| millis(&text))?);
+        let cpu = fields.some("cpu").map_or(Ok(None), |text| Unit::Cpu.parse(&text));
+        set.cpu_millis = Some(cpu.map_err(|error| Trouble::invalid(error.to_string()))?.unwrap_or(0));
         set.memory_mib =
             Some(if fields.is_on("memory") { fields.parsed("memory", "number of MiB")? } else { 0 });
     }
     Ok(set)
-}
-
-/// `1.5` CPUs are 1500 thousandths; what is smaller is cut off.
-fn millis(text: &str) -> Result<u64, Trouble> {
-    let wrong = || Trouble::invalid(format!("{text:?} is no number of CPUs, such as 2 or 1.5"));
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 6 || !digits(whole) || !digits(part) {
-        return Err(wrong());
-    }
-    let part: String = part.chars().chain("000".chars()).take(3).collect();
-    format!("{whole}{part}").parse().map_err(|_| wrong())
 }
 
 async fn drain(visitor: Visitor, Path(node): Path<NodeName>, fields: Fields) -> Response {
@@ -286,22 +279,6 @@ fn findings(node: &NodeName, found: &Result<Vec<Finding>, Trouble>) -> Markup {
                     } }
                 } }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpus_are_read_in_thousandths() {
-        assert_eq!(
-            ["2", "1.5", "0.25", "3.", "1.23456"].map(millis),
-            [Ok(2000), Ok(1500), Ok(250), Ok(3000), Ok(1234)]
-        );
-        for bad in ["", ".5", "-1", "1e3", "1.5x", "9999999"] {
-            millis(bad).expect_err(bad);
         }
     }
 }
