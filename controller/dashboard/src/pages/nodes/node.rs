@@ -141,7 +141,7 @@ fn facts(node: &NodeInfo) -> Markup {
     let ways: Vec<String> =
         ways.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
     let waited: Vec<String> =
-        waits(node).into_iter().map(|(what, most)| format!("{} for {what}", share(most))).collect();
+        waits(node).into_iter().map(|(what, most)| format!("{what} {}", share(most))).collect();
     let capacity = &node.capacity;
     html! {
         section aria-labelledby="facts" {
@@ -152,7 +152,7 @@ fn facts(node: &NodeInfo) -> Markup {
             dl.facts {
                 div { dt { "CPUs" } dd { (capacity.cpus) span.dim { ", apps may reserve " (offered(node.offered.cpu_millis.map(cpus))) } } }
                 div { dt { "Memory" } dd { (bytes(capacity.memory_mib.saturating_mul(MIB))) span.dim { ", apps may reserve " (offered(node.offered.memory_mib.map(|mib| bytes(mib.saturating_mul(MIB))))) } } }
-                div { dt { "Pressure" } dd { @if waited.is_empty() { "its kernel does not count it" } @else { (waited.join(", ")) span.dim { " of the last minute somebody waited" } } } }
+                div { dt { "Pressure" } dd { @if waited.is_empty() { "its kernel does not count it" } @else { (waited.join(", ")) span.dim { ": how much of the last minute something waited for it" } } } }
                 div { dt { "Kernel" } dd { (capacity.kernel) span.dim { ", cgroup " (capacity.cgroup) } } }
                 @if let Some(address) = node.address { div { dt { "Address" } dd { (address) } } }
                 @if let Some(subnet) = &node.subnet { div { dt { "Addresses of containers" } dd { (subnet) } } }
