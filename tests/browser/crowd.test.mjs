@@ -152,6 +152,34 @@ test("a log that goes on for long keeps a bounded number of lines", async () => 
   await page.context().close();
 });
 
+test("a node is drained by its dialog, says how it goes, and takes work again", async () => {
+  const page = await signedIn();
+  await page.goto(`${base}/ui/nodes/node-05`);
+  const drain = page.getByRole("button", { name: "Drain", exact: true }), dialog = page.locator("dialog#drain-node");
+  await drain.click();
+  await dialog.getByText("started elsewhere").waitFor();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await patched(page, 1);
+  assert.equal(await page.locator("h1 + .state").innerText(), "alive", "it asks first");
+  await drain.click();
+  await dialog.getByRole("button", { name: "Drain" }).click();
+  const progress = page.locator("#progress[open]");
+  await progress.getByText("Emptying node-05").waitFor();
+  await progress.getByText("Working").waitFor();
+  await progress.getByText("web.1 of blog-001 has gone").waitFor();
+  await progress.getByText("node-05 is empty").waitFor();
+  await progress.getByText("Done.").waitFor();
+  assert.deepEqual(await inaccessible(page), []);
+  await page.keyboard.press("Escape");
+  await page.locator("h1 + .state", { hasText: "draining" }).waitFor();
+  await page.getByRole("button", { name: "Stop draining" }).click();
+  await progress.getByText("takes containers again").waitFor();
+  await progress.getByRole("button", { name: "Close" }).click();
+  await page.locator("h1 + .state", { hasText: "alive" }).waitFor();
+  await drain.waitFor();
+  await page.context().close();
+});
+
 test("a page with as much as there may be fits, on a phone and in the dark", async () => {
   const tabs = ["", "/deploys", "/logs", "/config", "/domains", "/storage", "/jobs", "/terminal", "/settings", "/config/compare", "/builds/1700000000000-3", "/releases/5"];
   const places = tabs.map((tab) => full() + tab);

@@ -11,6 +11,8 @@ use berth_model::release::Formation;
 use berth_model::traffic::TrafficPoint;
 use berth_model::{AppName, ContainerId, NodeName, ProcessType, ReleaseVersion};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 pub(crate) const APPS: usize = 200;
 pub(crate) const NODES: usize = 50;
@@ -282,7 +284,11 @@ pub(crate) fn points(index: usize, count: i64, seconds: i64) -> Vec<MetricPoint>
     (0..if index == BARE { 0 } else { count }).rev().map(one).collect()
 }
 
+/// Nodes that are drained.
+pub(crate) static DRAINED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
 pub(crate) fn machine(index: usize) -> NodeInfo {
+    let is_drained = index == 8 || DRAINED.lock().expect("nobody panics with it").contains(&index);
     let mut labels = json!({ "zone": format!("zone-{}", index % 3) });
     if index % NODES == 49 {
         labels["owner"] = Value::from("the-team-with-the-longest-name-of-all-teams-that-there-are");
@@ -295,7 +301,7 @@ pub(crate) fn machine(index: usize) -> NodeInfo {
         "capacity": Capacity { cpus: 8, memory_mib: 32_768, disk_free_mib: 90_000, cgroup: "v2".into(), kernel: "6.1.0-40-amd64".into() },
         "pressure": Pressure { disk: index == 21, memory: index == 34 }, "joined": true, "joined_ms": 1_700_000_000_000_i64,
         "address": format!("10.0.0.{}", index + 1), "subnet": format!("10.208.{index}.0/24"), "overlay_note": note, "volumes_waiting": waits,
-        "labels": labels, "cordoned": index == 8, "draining": index == 8, "overlay": { "wireguard": NODES - 1 },
+        "labels": labels, "cordoned": is_drained, "draining": is_drained, "overlay": { "wireguard": NODES - 1 },
     });
     serde_json::from_value(value).expect("a node as the API shows it")
 }

@@ -1,16 +1,21 @@
 //! What the pages of the platform ask for: who did what, images, networks, access, settings.
 
 use crate::apps::{acme, proxy, variable};
-use crate::cluster::{APPS, BARE, FULL, NODES, app, domain, info, machine, node, number_of, point, usage};
+use crate::cluster::{
+    APPS, BARE, DRAINED, FULL, NODES, app, domain, info, machine, node, number_of, point, usage,
+};
 use crate::text::{ARABIC, LONG_WORD, before, lines, now_ms, typed};
+use axum::body::Body;
 use axum::extract::{Path, Query};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use berth_model::NodeName;
 use berth_model::alerts::AlertInfo;
 use berth_model::api::{
-    ControllerInfo, CreatedSession, Domains, ImageInfo, RegistryInfo, SessionInfo, SshKeyInfo, TokenInfo,
-    VersionInfo,
+    ControllerInfo, CreatedSession, Domains, DrainNode, ImageInfo, Progress, RegistryInfo, SessionInfo,
+    SshKeyInfo, TokenInfo, VersionInfo,
 };
 use berth_model::certs::{AcmeApp, AcmeSettingsInfo, CertificateInfo};
 use berth_model::cluster::Finding;
@@ -23,10 +28,12 @@ use berth_model::placing::MoveInfo;
 use berth_model::processes::Autocreation;
 use berth_model::proxy_api::ProxyInfo;
 use berth_model::traffic::TrafficNow;
+use futures_util::stream::unfold;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 /// Events that are kept.
 const EVENTS: u64 = 5000;
@@ -51,6 +58,7 @@ pub(crate) fn router() -> Router {
         .route("/v1/traffic", get(async || Json((0..APPS).map(traffic).collect::<Vec<_>>())))
         .route("/v1/nodes", get(async || Json((0..NODES).map(machine).collect::<Vec<_>>())))
         .route("/v1/nodes/{node}", get(async |Path(name): Path<NodeName>| Json(machine(number_of(name.as_str())))))
+        .route("/v1/nodes/{node}/drain", post(drain))
         .route("/v1/nodes/{node}/doctor", list::<Finding>(30, finding))
         .route("/v1/rebalance", list::<MoveInfo>(50, movement))
         .route("/v1/controllers", list::<ControllerInfo>(3, controller))
@@ -164,6 +172,44 @@ fn event(seq: u64) -> EventInfo {
         "by": if seq % 8 == 3 { person(5) } else { "ada".to_owned() }, "from": if seq % 8 == 3 { "https 2001:db8:1234:5678:9abc:def0:1234:5678" } else { "https 192.0.2.7" },
         "kind": "ps.scale", "text": text, "result": if failed { "failed" } else { "done" }, "reason": failed.then(|| if seq % 18 == 0 { lines(12) } else { "no node has room".to_owned() }), "took_ms": 900,
     }))
+}
+
+/// Has a container go every so often, and says so.
+async fn drain(Path(name): Path<NodeName>, Json(asked): Json<DrainNode>) -> Response {
+    let index = number_of(name.as_str());
+    {
+        let mut drained = DRAINED.lock().expect("nobody panics with it");
+        if asked.undo {
+            drained.remove(&index)
+        } else {
+            drained.insert(index)
+        };
+    }
+    let said = match asked.undo {
+        true => vec![Progress::Step {
+            text: format!("{name} takes containers again; what was moved away stays where it is"),
+        }],
+        false => (0..22)
+            .map(|count| match count {
+                0 => Progress::Step {
+                    text: format!("Emptying {name}; to take it back: berth node:drain {name} --undo"),
+                },
+                21 => Progress::Section {
+                    text: format!(
+                        "{name} is empty, and gets nothing new until: berth node:drain {name} --undo"
+                    ),
+                },
+                _ => Progress::Detail { text: format!("web.{count} of {} has gone", app(count)) },
+            })
+            .collect(),
+    };
+    let ticks = tokio::time::interval(std::time::Duration::from_millis(50));
+    let lines = unfold((said.into_iter().chain([Progress::Done]), ticks), async |(mut said, mut ticks)| {
+        ticks.tick().await;
+        let line = serde_json::to_string(&said.next()?).unwrap_or_default() + "\n";
+        Some((Ok::<_, Infallible>(line), (said, ticks)))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
 /// The newest that are asked for, oldest first, a line each.
