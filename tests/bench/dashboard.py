@@ -72,7 +72,7 @@ def main():
         headers = {"accept": "text/html", "accept-encoding": "gzip", "cookie": "berth=berths_x"}
         print(f"{'page':34} {'first byte, ms':>16} {'p95':>7} {'slowest call':>13} {'all calls':>10} {'ratio':>6} {'HTML, kB':>9} {'first load':>11}")
         for page, calls in PAGES:
-            own, slowest, summed = [], [], []
+            own, slowest, summed, ratios = [], [], [], []
             for turn in range(rounds + 3):
                 calling = lambda: [ask(api, "/v1/" + call, {})[0] for call in calls]
                 if turn % 2:
@@ -80,12 +80,11 @@ def main():
                 else:
                     (took, _), one = ask(ui, page, headers), calling()
                 if turn >= 3:
-                    own.append(took), slowest.append(max(one)), summed.append(sum(one))
+                    own.append(took), slowest.append(max(one)), summed.append(sum(one)), ratios.append(took / sum(one))
             own.sort()
             html, whole = weight(ui, page, headers)
-            ratio = statistics.median(a / b for a, b in zip(own, sorted(summed)))
             print(f"{page.replace(FULL, 'FULL'):34} {statistics.median(own):16.1f} {own[int(len(own) * 0.95) - 1]:7.1f} {statistics.median(slowest):13.1f}"
-                  f" {statistics.median(summed):10.1f} {ratio:6.2f} {html / 1000:9.1f} {whole / 1000:11.1f}")
+                  f" {statistics.median(summed):10.1f} {statistics.median(ratios):6.2f} {html / 1000:9.1f} {whole / 1000:11.1f}")
     finally:
         server.terminate()
         server.wait()

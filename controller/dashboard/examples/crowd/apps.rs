@@ -22,7 +22,7 @@ use berth_model::proxy_api::ProxyInfo;
 use berth_model::run::RunInfo;
 use berth_model::traffic::Traffic;
 use futures_util::StreamExt;
-use futures_util::stream::{iter, unfold};
+use futures_util::stream::{iter, pending, unfold};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -217,7 +217,7 @@ fn deploy(index: usize) -> Value {
     let canary = json!({ "release": 299, "percent": 10, "containers": 3, "since_ms": before(600), "requests": 120_345, "errors": 96 });
     json!({
         "app": app(index), "strategy": "rolling", "canary_percent": 10, "rollback_window_secs": 0, "wait_to_retire_secs": 60, "parallel_schedule_count": 1,
-        "volumes": "overlap", "release": if index == BARE { None } else { Some(released(index)) }, "kept": 2, "kept_until_ms": now_ms() / 60_000 * 60_000 + 60_000,
+        "volumes": "overlap", "release": if index == BARE { None } else { Some(released(index)) }, "kept": if index == FULL { 2 } else { 0 }, "kept_until_ms": now_ms() / 60_000 * 60_000 + 60_000,
         "auto_rollback": false, "canary": (index == FULL).then_some(canary), "under_way": (index == FULL).then_some("a rollback"),
     })
 }
@@ -396,8 +396,12 @@ fn log_of(name: &AppName, count: usize, follow: bool) -> Response {
 
 async fn logs(Path(name): Path<AppName>, Query(asked): Query<BTreeMap<String, String>>) -> Response {
     let count = asked.get("lines").and_then(|lines| lines.parse().ok()).unwrap_or(100);
-    let count = if number_of(name.as_str()) == BARE { 0 } else { count };
-    log_of(&name, count, count > 0 && asked.get("follow").is_some_and(|follow| follow == "true"))
+    let follow = asked.get("follow").is_some_and(|follow| follow == "true");
+    match (number_of(name.as_str()), follow) {
+        (BARE, true) => Body::from_stream(pending::<Result<Bytes, Infallible>>()).into_response(),
+        (BARE, false) => ().into_response(),
+        _ => log_of(&name, count, follow),
+    }
 }
 
 fn checks(index: usize) -> Value {
