@@ -1,17 +1,15 @@
-//! What the pages of an app ask for: releases, builds, config, domains, storage, jobs, logs.
+//! What the pages of an app ask for: releases, builds, config, domains, storage, jobs.
 
 use crate::cluster::{BARE, FULL, app, domain, info, number_of, points, processes, report, usage, version};
+use crate::lines::{build_log, log_of, logs};
 use crate::text::{ARABIC, LONG_WORD, before, lines, now_ms, typed};
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use berth_model::AppName;
-use berth_model::api::{BuildInfo, Domains, Progress, ReleaseInfo};
+use berth_model::api::{BuildInfo, Domains, ReleaseInfo};
 use berth_model::certs::{AcmeSettingsInfo, CertificateReport};
 use berth_model::config_api::{ConfigDiff, ConfigEvent, Variable};
-use berth_model::container::LogLine;
 use berth_model::cron::CronInfo;
 use berth_model::deploy::ChecksReport;
 use berth_model::deploy::{DeployReport, ReleaseDiff};
@@ -21,17 +19,10 @@ use berth_model::placing::VolumeInfo;
 use berth_model::proxy_api::ProxyInfo;
 use berth_model::run::RunInfo;
 use berth_model::traffic::Traffic;
-use futures_util::StreamExt;
-use futures_util::stream::{iter, pending, unfold};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::time::Duration;
-
-/// Between two lines of a log that is followed.
-const NEXT_LINE: Duration = Duration::from_millis(250);
 
 /// A route that answers what `make` gives for the app's number.
 fn of<T, F>(make: F) -> MethodRouter
@@ -171,7 +162,7 @@ fn diff(index: usize) -> Value {
     json!({ "app": app(index), "from": 1, "to": 2, "changes": (0..if index == FULL { 80 } else { 2 }).map(line).collect::<Vec<_>>() })
 }
 
-fn build(index: usize, one: usize) -> BuildInfo {
+pub(crate) fn build(index: usize, one: usize) -> BuildInfo {
     let status = match one {
         0 if index % 20 == 7 => "building",
         _ if one % 5 == 3 => "failed",
@@ -185,32 +176,6 @@ fn build(index: usize, one: usize) -> BuildInfo {
         "builder": "python", "image": null, "release": (status == "succeeded").then(|| released(index).saturating_sub(one).max(1)),
         "reason": (status == "failed").then(|| lines(40)),
     }))
-}
-
-fn stream_of<T: Serialize>(said: impl Iterator<Item = T> + Send + 'static) -> Response {
-    let text = said.map(|one| serde_json::to_string(&one).unwrap_or_default() + "\n");
-    Body::from_stream(iter(text.map(|line| Ok::<_, Infallible>(Bytes::from(line))))).into_response()
-}
-
-async fn build_log(Path((name, id)): Path<(AppName, String)>) -> Response {
-    let failed = build(number_of(name.as_str()), number_of(&id)).reason.is_some();
-    let line = |number: usize| match number % 40 {
-        0 => Progress::Step { text: format!("Step {} of the build", number / 40) },
-        17 => Progress::Warning { text: format!("{ARABIC} {LONG_WORD}") },
-        _ => Progress::Detail {
-            text: format!("Collecting package-{number}==1.2.3 (from -r requirements.txt (line {number}))"),
-        },
-    };
-    let end = match failed {
-        true => Progress::Failed {
-            error: berth_model::api::ApiError {
-                code: berth_model::api::ErrorCode::Failed,
-                message: lines(40),
-            },
-        },
-        false => Progress::Done,
-    };
-    stream_of((0..3000).map(line).chain([end]))
 }
 
 fn deploy(index: usize) -> Value {
@@ -360,48 +325,6 @@ fn run(index: usize, one: usize) -> RunInfo {
         "ended_ms": (!is_live).then_some(began + 61_000), "status": if is_live { "running" } else { status }, "exit_code": if is_live { None } else { Some(one % 3) },
         "reason": (status == "lost").then_some("its machine did not come back"), "until_ms": now_ms() + 3_600_000, "cron": (kind == "cron").then_some(cause),
     }))
-}
-
-fn line(name: &AppName, number: usize) -> LogLine {
-    let text = match number % 25 {
-        3 => format!("\u{1b}[31mERROR\u{1b}[0m could not reach {LONG_WORD}: connection refused"),
-        9 => format!("{ARABIC} GET /shop/{number}"),
-        14 => "{\"level\":\"info\",\"message\":\"a line of JSON\",\"duration_ms\":12.5,\"path\":\"/api/v1/orders\",\"status\":200}".to_owned(),
-        _ => format!("10.0.0.{} - - \"GET /products/{number} HTTP/1.1\" 200 {}", number % 250, number * 37 % 9000),
-    };
-    let process = if number % 5 == 0 { "worker" } else { "web" };
-    typed(json!({
-        "at_us": now_ms() * 1000, "app": name, "process": process, "ordinal": number % 4 + 1, "container": format!("{name}.{process}.{}.abc", number % 4 + 1),
-        "stream": if number % 25 == 3 { "stderr" } else { "stdout" }, "text": text,
-    }))
-}
-
-fn log_of(name: &AppName, count: usize, follow: bool) -> Response {
-    let (early, name) = (name.clone(), name.clone());
-    let kept = iter((0..count).map(move |number| line(&early, number)));
-    let ticks = tokio::time::interval(NEXT_LINE);
-    let live = unfold((count, ticks), move |(number, mut ticks)| {
-        let line = line(&name, number);
-        async move {
-            ticks.tick().await;
-            Some((line, (number + 1, ticks)))
-        }
-    });
-    let lines = kept.chain(live.take(if follow { usize::MAX } else { 0 }));
-    let bytes = lines.map(|line| {
-        Ok::<_, Infallible>(Bytes::from(serde_json::to_string(&line).unwrap_or_default() + "\n"))
-    });
-    Body::from_stream(bytes).into_response()
-}
-
-async fn logs(Path(name): Path<AppName>, Query(asked): Query<BTreeMap<String, String>>) -> Response {
-    let count = asked.get("lines").and_then(|lines| lines.parse().ok()).unwrap_or(100);
-    let follow = asked.get("follow").is_some_and(|follow| follow == "true");
-    match (number_of(name.as_str()), follow) {
-        (BARE, true) => Body::from_stream(pending::<Result<Bytes, Infallible>>()).into_response(),
-        (BARE, false) => ().into_response(),
-        _ => log_of(&name, count, follow),
-    }
 }
 
 fn checks(index: usize) -> Value {

@@ -3,13 +3,14 @@
 //! in with any token.
 //!
 //! - [`cluster`]: apps, machines, containers; what they do changes.
-//! - [`apps`]: what pages of an app ask for besides; [`platform`]: those of the platform.
+//! - [`apps`]: what pages of an app ask for besides; [`platform`]: those of the platform; [`lines`]: logs.
 //! - [`text`]: words that are hard on a page.
 
 #![expect(clippy::print_stdout, reason = "it says where it is")]
 
 mod apps;
 mod cluster;
+mod lines;
 mod platform;
 mod text;
 
