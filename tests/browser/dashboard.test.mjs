@@ -204,14 +204,76 @@ test("a terminal in a container takes what is typed and says how it ended", asyn
   assert.ok(stolen >= 400, String(stolen));
 });
 
-test("a node is drained and takes work again", async () => {
+test("a node is cordoned and takes work again; the only one is not drained", async () => {
   const [{ name }] = berth.json(["node:list"]);
+  const node = () => berth.json(["node:list"])[0];
   await page.goto(`${berth.base}/ui/nodes/${name}`);
   await done(page, () => page.getByRole("button", { name: "Cordon", exact: true }).click());
   await page.getByRole("button", { name: "Uncordon" }).waitFor();
-  assert.equal(berth.json(["node:list"])[0].cordoned, true);
+  assert.equal(node().cordoned, true);
   await done(page, () => page.getByRole("button", { name: "Uncordon" }).click());
-  await until("it to take work", () => berth.json(["node:list"])[0].cordoned === false);
+  await until("it to take work", () => node().cordoned === false);
+  await page.getByRole("button", { name: "Drain", exact: true }).click();
+  const dialog = page.locator("dialog#drain-node");
+  await dialog.getByRole("button", { name: "Drain" }).click();
+  await dialog.getByRole("alert").getByText("there is no other node").waitFor();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  assert.ok(!node().draining && !node().cordoned);
+});
+
+test("a variable is made with the keyboard alone", async () => {
+  await page.goto(berth.base + "/ui/apps");
+  const focused = () => page.evaluate(() => document.activeElement?.textContent.trim() || document.activeElement?.getAttribute("aria-label") || "");
+  const tabTo = (wanted) => until(`Tab to lead to ${wanted}`, async () => {
+    await page.keyboard.press("Tab");
+    return (await focused()) === wanted;
+  });
+  await tabTo("hello");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/ui/apps/hello");
+  await page.keyboard.press("4");
+  await page.waitForURL("**/ui/apps/hello/config");
+  await tabTo("Add variable");
+  // Who moves by keys sees where they are.
+  assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), "none");
+  await page.keyboard.press("Enter");
+  await page.locator("dialog#add[open]").waitFor();
+  await page.keyboard.type("BY_KEYS");
+  await page.keyboard.press("Tab");
+  while ((await page.evaluate(() => document.activeElement.tagName)) !== "TEXTAREA") await page.keyboard.press("Tab");
+  await page.keyboard.type("two words");
+  await tabTo("Set");
+  await done(page, () => page.keyboard.press("Enter"));
+  await page.getByRole("row", { name: /BY_KEYS/ }).waitFor();
+  assert.match(berth.cli(["config:get", "hello", "BY_KEYS"]), /^two words$/m);
+  assert.equal(await focused(), "Add variable", "the dialog gives the focus back to what opened it");
+});
+
+test("a phone is enough to scale and to roll back", async () => {
+  const phone = await browser.signedIn(berth, { viewport: PHONE, hasTouch: true, isMobile: true, reducedMotion: "reduce" });
+  const fits = async () => assert.ok((await phone.evaluate(() => document.documentElement.scrollWidth)) <= PHONE.width);
+  const tap = async (target) => {
+    const { width, height } = await target.boundingBox();
+    assert.ok(height >= 40 || width * height >= 40 * 40, `${await target.innerText()} is ${width} by ${height} px`);
+    await target.tap();
+  };
+  await tap(phone.getByRole("link", { name: "hello", exact: true }));
+  await phone.waitForURL("**/ui/apps/hello");
+  await done(phone, () => tap(phone.getByRole("button", { name: "Scale up web to 2" })));
+  await until("two containers", () => berth.json(["ps:report", "hello"]).containers.length === 2);
+  await phone.locator("#process-web tbody tr").nth(1).locator(".state", { hasText: "running" }).waitFor();
+  await fits();
+  assert.equal(await phone.evaluate(() => document.getAnimations().length), 0, "who wants no motion gets none");
+  await done(phone, () => tap(phone.getByRole("button", { name: "Scale down web to 1" })));
+  await tap(phone.getByRole("link", { name: "Deploys", exact: true }));
+  await phone.waitForURL("**/deploys");
+  await tap(phone.getByRole("row", { name: /Deploy / }).first().getByRole("button", { name: /roll back/i }));
+  const dialog = phone.locator("dialog#roll-back");
+  await fits();
+  await picture(phone, "phone-roll-back");
+  await done(phone, () => tap(dialog.getByRole("button", { name: "Roll back" })));
+  await until("the version before", async () => /a new version/.test(await berth.get("hello")));
+  await phone.context().close();
 });
 
 test("an image says what it is made of", async () => {

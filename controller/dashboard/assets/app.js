@@ -77,6 +77,7 @@
       callbacks: {
         beforeNodeMorphed: (old, fresh) => {
           if (old.nodeType !== Node.ELEMENT_NODE) return true;
+          if (old.isEqualNode(fresh)) return false;
           if (old.hasAttribute("data-keep") || (old.tagName === "DIALOG" && old.open)) return false;
           // What a person opened stays open, what was typed stays typed.
           if (old.tagName === "DETAILS" && old.open) fresh.setAttribute("open", "");

@@ -180,10 +180,21 @@ fn row(event: &EventInfo) -> Markup {
             td.said {
                 (event.text)
                 span.under { (event.kind) @if let Some(seconds) = seconds { ", took " (duration(seconds)) } }
-                @if let Some(reason) = &event.reason { p.reason { (reason) } }
+                @if let Some(reason) = &event.reason { (why(event.seq, reason)) }
             }
             td { (state(event.result.as_str())) }
         }
+    }
+}
+
+/// Why it failed: of prose that is longer than a sentence the first line, and the rest when asked for.
+fn why(seq: u64, reason: &str) -> Markup {
+    let reason = reason.trim();
+    match reason.split_once('\n') {
+        None => html! { p.reason { (reason) } },
+        Some((first, rest)) => html! {
+            details.reason id={ "why-" (seq) } { summary { (first) } (rest) }
+        },
     }
 }
 

@@ -167,7 +167,7 @@ fn processes(
     usage: &BTreeMap<&str, &Usage>,
 ) -> Markup {
     let mut types: Vec<&ProcessType> = release.processes.keys().chain(ps.formation.0.keys()).collect();
-    types.sort();
+    types.sort_by_key(|process| (!process.is_web(), *process));
     types.dedup();
     let can_scale = ps.settings.as_ref().is_none_or(|settings| settings.can_scale) && !info.stopped;
     html! {

@@ -19,7 +19,7 @@ use axum::extract::Query;
 use axum::http::Method;
 use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
-use berth_model::api::{AppInfo, BuildInfo, ProcessSelection, ReleaseInfo, Rollback};
+use berth_model::api::{AppInfo, BuildInfo, ProcessSelection, Rollback};
 use berth_model::deploy::{DeployReport, SetCanary};
 use berth_model::processes::LockApp;
 use berth_model::{AppName, ReleaseVersion};
@@ -73,7 +73,7 @@ async fn view(visitor: &Visitor, app: &AppName, all: bool) -> Result<Markup, Tro
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
     let ((info, head), releases, builds, deploy) = tokio::try_join!(
         header(visitor, app),
-        async { Ok(api.get::<Vec<ReleaseInfo>>(&of("releases")).await?) },
+        async { Ok(api.get::<Vec<releases::Listed>>(&of("releases")).await?) },
         async { Ok(api.get::<Vec<BuildInfo>>(&of("builds")).await?) },
         async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
     )?;

@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 
 /// The page's address.
 const BACK: &str = "/ui/networks";
+/// Apps of a network that are shown without being asked for.
+const SHOWN: usize = 20;
 
 pub(crate) fn router() -> Router<Ui> {
     Router::new()
@@ -75,14 +77,28 @@ fn card(network: &NetworkInfo, apps: &[&AppName]) -> Markup {
                 span.dim { (show::count(network.apps.len(), "app", "apps")) ", made " (moment(network.created_ms)) }
             }
             @if network.apps.is_empty() { p.dim { "No app is on it." } }
-            @else { ul.list { @for app in &network.apps {
-                li { a href={ "/ui/apps/" (app) } { (app) } " " (button(&path(name, "detach"), "Take off", "link bad", &[("app", app.as_str())])) }
-            } } }
+            @else {
+                (members(name, network.apps.iter().take(SHOWN)))
+                @if network.apps.len() > SHOWN {
+                    details id={ "more-of-" (name) } {
+                        summary { (show::count(network.apps.len() - SHOWN, "more app", "more apps")) }
+                        (members(name, network.apps.iter().skip(SHOWN)))
+                    }
+                }
+            }
             div.buttons-left {
                 @if !others(network, apps).is_empty() { (opener(&format!("attach-{name}"), "Add an app", "")) }
                 @if network.apps.is_empty() { (opener(&format!("destroy-{name}"), "Destroy", "link bad")) }
             }
         }
+    }
+}
+
+fn members<'a>(network: &NetworkName, apps: impl Iterator<Item = &'a AppName>) -> Markup {
+    html! {
+        ul.list { @for app in apps {
+            li { a href={ "/ui/apps/" (app) } { (app) } " " (button(&path(network, "detach"), "Take off", "link bad", &[("app", app.as_str())])) }
+        } }
     }
 }
 

@@ -85,7 +85,7 @@ fn table(info: &AppInfo, volumes: &[VolumeInfo]) -> Markup {
                 tr id={ "mount-" (mount.target) } {
                     th scope="row" { code { (mount.target) } }
                     td { code { (mount.source) } " " span.dim { (kind(&mount.source)) } }
-                    td data-label="Access" { @if mount.read_only { "read only" } @else { "read and write" } }
+                    td.whole data-label="Access" { @if mount.read_only { "read only" } @else { "read and write" } }
                     td data-label="Node" { @match node {
                         None => span.dim { "none yet" },
                         Some(ANY) => "every node, the same",

@@ -1,10 +1,11 @@
 //! What is going on with an app's deploys: builds and deploys under way, a release on trial, what is watched or kept.
 
 use super::builds::{cancel, href, short};
+use super::releases::Listed;
 use crate::page::{dialog, opener};
 use crate::show::{count, moment, percent, state};
 use berth_model::AppName;
-use berth_model::api::{BuildInfo, BuildStatus, ReleaseInfo};
+use berth_model::api::{BuildInfo, BuildStatus};
 use berth_model::deploy::{CanaryInfo, DeployReport};
 use maud::{Markup, html};
 
@@ -12,7 +13,7 @@ pub(super) fn view(
     app: &AppName,
     deploy: &DeployReport,
     builds: &[BuildInfo],
-    releases: &[ReleaseInfo],
+    releases: &[Listed],
 ) -> Markup {
     let running: Vec<&BuildInfo> = builds.iter().filter(|build| build.status.is_running()).collect();
     // A build that deploys says itself what is under way.
@@ -50,7 +51,7 @@ pub(super) fn view(
 }
 
 /// The newest build, if it failed and nothing was deployed since.
-fn failed_last<'a>(builds: &'a [BuildInfo], releases: &[ReleaseInfo]) -> Option<&'a BuildInfo> {
+fn failed_last<'a>(builds: &'a [BuildInfo], releases: &[Listed]) -> Option<&'a BuildInfo> {
     let build = builds.first().filter(|build| build.status == BuildStatus::Failed)?;
     let ended = build.finished_ms.unwrap_or(build.started_ms);
     let newer = releases.iter().any(|release| release.outcome != "failed" && release.created_ms > ended);
@@ -119,7 +120,7 @@ mod tests {
         }
     }
 
-    fn release(outcome: &str, created_ms: i64) -> ReleaseInfo {
+    fn release(outcome: &str, created_ms: i64) -> Listed {
         let made = serde_json::json!({ "version": 1, "description": "", "by": "", "created_ms": created_ms, "outcome": outcome,
             "reason": null, "current": false, "git_rev": null, "image": "", "config_names": [], "processes": {} });
         serde_json::from_value(made).expect("a release")

@@ -27,9 +27,23 @@ pub(super) fn router() -> Router<Ui> {
     Router::new().route("/ui/apps/{app}/releases/{version}", get(page))
 }
 
+/// A release as lists show it: [`ReleaseInfo`] without what only its own page shows, which is most of it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Listed {
+    pub(super) version: ReleaseVersion,
+    pub(super) created_ms: i64,
+    pub(super) outcome: String,
+    description: String,
+    by: String,
+    reason: Option<String>,
+    current: bool,
+    git_rev: Option<String>,
+    image: String,
+}
+
 /// Its state: which one serves is said first.
-fn outcome(release: &ReleaseInfo) -> Markup {
-    match (release.current, release.outcome.as_str()) {
+fn outcome(is_current: bool, outcome: &str) -> Markup {
+    match (is_current, outcome) {
         (true, _) => html! { span.state data-tone="good" { "current" } },
         // It was; what is live now is the current one.
         (false, "live") => html! { span.state { "was live" } },
@@ -39,11 +53,11 @@ fn outcome(release: &ReleaseInfo) -> Markup {
 }
 
 /// Whether there is a way back to it: it served once, and does not now.
-fn may_return(release: &ReleaseInfo) -> bool {
-    !release.current && matches!(release.outcome.as_str(), "live" | "rolled back")
+fn may_return(is_current: bool, outcome: &str) -> bool {
+    !is_current && matches!(outcome, "live" | "rolled back")
 }
 
-pub(super) fn list(app: &AppName, releases: &[ReleaseInfo], all: bool) -> Markup {
+pub(super) fn list(app: &AppName, releases: &[Listed], all: bool) -> Markup {
     let shown = if all { releases.len() } else { NEWEST };
     html! {
         div.wide { table.cards.releases {
@@ -57,13 +71,13 @@ pub(super) fn list(app: &AppName, releases: &[ReleaseInfo], all: bool) -> Markup
     }
 }
 
-fn row(app: &AppName, release: &ReleaseInfo) -> Markup {
+fn row(app: &AppName, release: &Listed) -> Markup {
     let version = release.version;
     let href = href(app, version);
     html! {
         tr id={ "r-" (version) } {
             th scope="row" { a href=(href) { (version) } }
-            td { (outcome(release)) }
+            td { (outcome(release.current, &release.outcome)) }
             td data-label="What" { (release.description) @if let Some(reason) = &release.reason { p.reason.bad-words { (first_line(reason)) } } }
             td data-label="Who" { (release.by) }
             td data-label="When" { (moment(release.created_ms)) }
@@ -71,7 +85,7 @@ fn row(app: &AppName, release: &ReleaseInfo) -> Markup {
             td data-label="Image" { (image(&release.image)) }
             td.row-actions {
                 a href={ (href) "#changes" } aria-label={ "Changes of " (version) } { "Changes" }
-                @if may_return(release) {
+                @if may_return(release.current, &release.outcome) {
                     button.link type="button" data-opens="roll-back" data-with-to=(version) aria-label={ "Roll back to " (version) } { "Roll back" }
                 }
             }
@@ -140,7 +154,7 @@ async fn view(visitor: &Visitor, app: &AppName, version: &str, asked: &Asked) ->
     let ((info, head), release, releases, builds, diff) = tokio::try_join!(
         header(visitor, app),
         async { Ok(api.get::<ReleaseInfo>(&of(&format!("releases/{}", version.0))).await?) },
-        async { Ok(api.get::<Vec<ReleaseInfo>>(&of("releases")).await?) },
+        async { Ok(api.get::<Vec<Listed>>(&of("releases")).await?) },
         async { Ok(api.get::<Vec<BuildInfo>>(&of("builds")).await?) },
         compared(visitor, app, version, against),
     )?;
@@ -150,8 +164,8 @@ async fn view(visitor: &Visitor, app: &AppName, version: &str, asked: &Asked) ->
         p.crumbs { a href={ (back(app)) "#releases" } { "Releases" } " /" }
         div.heading {
             h2 { "Release " (version) }
-            (outcome(&release))
-            @if may_return(&release) { div.actions { (opener("roll-back", "Roll back to it", "")) (rollback_form(app, Some(version))) } }
+            (outcome(release.current, &release.outcome))
+            @if may_return(release.current, &release.outcome) { div.actions { (opener("roll-back", "Roll back to it", "")) (rollback_form(app, Some(version))) } }
         }
         @if let Some(reason) = &release.reason { p.wrong.reason { (reason) } }
         dl.facts {
@@ -188,7 +202,7 @@ fn choices(
     app: &AppName,
     version: ReleaseVersion,
     current: Option<ReleaseVersion>,
-    releases: &[ReleaseInfo],
+    releases: &[Listed],
     against: Option<ReleaseVersion>,
 ) -> Markup {
     let base = href(app, version);
