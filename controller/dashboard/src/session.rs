@@ -41,6 +41,20 @@ pub(crate) struct Visitor {
     stop: CancellationToken,
 }
 
+/// The contents of a page, for a visitor, about a thing: any `async fn(&Visitor, &T) -> Result<Markup, Trouble>`.
+pub(crate) trait View<'a, T: 'a>: Fn(&'a Visitor, &'a T) -> Self::Coming {
+    /// What it is waited for with.
+    type Coming: Future<Output = Result<Markup, Trouble>> + Send;
+}
+
+impl<'a, T: 'a, F, C> View<'a, T> for F
+where
+    F: Fn(&'a Visitor, &'a T) -> C,
+    C: Future<Output = Result<Markup, Trouble>> + Send,
+{
+    type Coming = C;
+}
+
 /// What was chosen; the system decides else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Theme {
@@ -170,6 +184,19 @@ impl Visitor {
             Ok(main) => page::full(&self, title, &main, true),
             Err(trouble) => trouble.into_response(),
         }
+    }
+
+    /// The same of a page about something.
+    pub(crate) async fn show_of<T, V>(self, title: &str, of: T, view: V) -> Response
+    where
+        T: Clone + Send + Sync + 'static,
+        V: for<'a> View<'a, T> + Copy + Send + Sync + 'static,
+    {
+        self.show(title, move |visitor| {
+            let of = of.clone();
+            async move { view(&visitor, &of).await }
+        })
+        .await
     }
 
     /// Answers with a page that stays as it is.

@@ -5,8 +5,7 @@ use crate::action::Fields;
 use crate::page::{TABS, button, command, danger, empty};
 use crate::session::Visitor;
 use crate::show::{bytes, cpus, latency, moment, percent, rate, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
@@ -61,12 +60,7 @@ pub(crate) async fn header(visitor: &Visitor, app: &AppName) -> Result<(AppInfo,
 
 async fn overview(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = app.to_string();
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app).await }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {

@@ -13,8 +13,7 @@ use super::app;
 use crate::Ui;
 use crate::action::Fields;
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
@@ -76,12 +75,7 @@ const SECTIONS: [(&str, &str); 7] = [
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = format!("{app}: settings");
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app).await }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {

@@ -76,12 +76,7 @@ impl Scope {
 
 async fn page(visitor: Visitor, scope: Scope) -> Response {
     let title = scope.app.as_ref().map_or("Config of all apps".to_owned(), |app| format!("{app}: config"));
-    visitor
-        .show(&title, move |visitor| {
-            let scope = scope.clone();
-            async move { view(&visitor, &scope).await }
-        })
-        .await
+    visitor.show_of(&title, scope, view).await
 }
 
 async fn view(visitor: &Visitor, scope: &Scope) -> Result<Markup, Trouble> {

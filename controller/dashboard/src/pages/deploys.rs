@@ -12,8 +12,7 @@ use crate::Ui;
 use crate::action::Fields;
 use crate::page::{button, command, empty, opener};
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::extract::Query;
 use axum::http::Method;
@@ -52,13 +51,7 @@ struct Shown {
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>, Query(shown): Query<Shown>) -> Response {
     let title = format!("Deploys of {app}");
-    let all = !shown.all.is_empty();
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app, all).await }
-        })
-        .await
+    visitor.show_of(&title, (app, !shown.all.is_empty()), view).await
 }
 
 /// The header of an app on a page below its deploys: the tab is theirs.
@@ -68,7 +61,7 @@ async fn header(visitor: &Visitor, app: &AppName) -> Result<(AppInfo, Markup), T
     super::app::header(&visitor, app).await
 }
 
-async fn view(visitor: &Visitor, app: &AppName, all: bool) -> Result<Markup, Trouble> {
+async fn view(visitor: &Visitor, (app, all): &(AppName, bool)) -> Result<Markup, Trouble> {
     let api = &visitor.api;
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
     let ((info, head), releases, builds, deploy) = tokio::try_join!(
@@ -90,7 +83,7 @@ async fn view(visitor: &Visitor, app: &AppName, all: bool) -> Result<Markup, Tro
                     p { a href={ "/ui/apps/" (app) } { "How to point git at this app" } }
                 }))
                 (command("git push paas main"))
-            } @else { (releases::list(app, &releases, all)) }
+            } @else { (releases::list(app, &releases, *all)) }
         }
         section aria-labelledby="builds" {
             div.heading { h2 #builds { "Builds" } }

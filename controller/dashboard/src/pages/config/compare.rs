@@ -3,8 +3,7 @@
 use super::super::{app, forms};
 use super::done;
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::extract::Query;
 use axum::response::{IntoResponse, Response};
 use berth_model::AppName;
