@@ -56,6 +56,7 @@ pub fn router(api: Arc<dyn Api>, stop: CancellationToken) -> Router {
         .merge(pages::router())
         .merge(session::router())
         .layer(from_fn_with_state(ui.clone(), session::guard))
+        .layer(from_fn(trouble::as_page))
         .merge(assets::router())
         .layer(from_fn(page::finish))
         .with_state(ui)

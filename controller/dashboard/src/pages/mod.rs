@@ -20,6 +20,7 @@ mod storage;
 mod terminal;
 
 use crate::Ui;
+use crate::session::Visitor;
 use crate::trouble::Trouble;
 use axum::Router;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -51,6 +52,6 @@ pub(crate) fn router() -> Router<Ui> {
 }
 
 /// No page has this address.
-async fn nowhere() -> Response {
+async fn nowhere(_: Visitor) -> Response {
     Trouble::not_found("The address may be old, or mistyped.").into_response()
 }
