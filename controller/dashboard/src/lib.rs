@@ -8,6 +8,7 @@
 //! - [`page`]: what all pages share; [`live`]: the same page again whenever it would look different.
 //! - [`action`]: a form becomes a call, its progress lines are passed on.
 //! - [`pages`]: one module a page.
+//! - [`samples`]: apps to begin with.
 //! - [`assets`]: style sheet, scripts, and what was vendored (`assets/vendor/README.md`).
 
 mod action;
@@ -15,6 +16,7 @@ mod assets;
 mod live;
 mod page;
 mod pages;
+mod samples;
 mod session;
 mod show;
 mod trouble;

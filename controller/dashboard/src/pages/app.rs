@@ -74,6 +74,10 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     )?;
     let Some(current) = info.release else { return Ok(html! { (head) (not_deployed(visitor, app).await?) }) };
     let release = api.get::<ReleaseInfo>(&of(&format!("releases/{current}"))).await?;
+    let code_at = match &release.git_rev {
+        Some(_) => Some(api.get::<VersionInfo>("/v1/version").await?.ssh_port),
+        None => None,
+    };
     let usage: BTreeMap<&str, &Usage> = top.iter().map(|one| (one.container.as_str(), one)).collect();
     let now = &traffic.now;
     Ok(html! {
@@ -123,6 +127,7 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
                 @if let Some(builder) = &info.builder { div { dt { "Built by" } dd { (builder) } } }
                 div { dt { "Image" } dd { code.digest { (release.image) } } }
             }
+            @if let Some(port) = code_at { (get_code(app, port)) }
         }
         (stop_dialog(app))
     })
@@ -139,10 +144,21 @@ fn stop_dialog(app: &AppName) -> Markup {
     )
 }
 
+/// How its code comes to another machine, to be pushed from there.
+fn get_code(app: &AppName, ssh_port: u16) -> Markup {
+    html! {
+        details #code {
+            summary { "Get its code" }
+            div data-fill-host { (command(&format!("git clone ssh://paas@HOST:{ssh_port}/{app}"))) }
+            p.hint { "Change it, commit, and " code { "git push" } ": that deploys. It needs a key at " a href="/ui/access" { "Access" } "." }
+        }
+    }
+}
+
 async fn not_deployed(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     let version = visitor.api.get::<VersionInfo>("/v1/version").await?;
     Ok(html! {
-        (empty("Nothing was deployed yet.", &html! {}))
+        (empty("Nothing was deployed yet. Push something, or begin with a sample.", &html! {}))
         ol.steps {
             li {
                 h2 { "Point git at it" }
@@ -150,6 +166,7 @@ async fn not_deployed(visitor: &Visitor, app: &AppName) -> Result<Markup, Troubl
             }
             li { h2 { "Push" } (command("git push paas main")) p { "The build shows at " a href={ "/ui/apps/" (app) "/deploys" } { "Deploys" } " while it runs." } }
         }
+        section aria-labelledby="samples" { h2 #samples { "Or deploy a sample" } (super::samples::of_app(app)) }
     })
 }
 

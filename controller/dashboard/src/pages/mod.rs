@@ -15,6 +15,7 @@ mod jobs;
 mod logs;
 mod networks;
 mod nodes;
+mod samples;
 mod settings;
 mod storage;
 mod terminal;
@@ -46,6 +47,7 @@ pub(crate) fn router() -> Router<Ui> {
         .merge(logs::router())
         .merge(networks::router())
         .merge(nodes::router())
+        .merge(samples::router())
         .merge(settings::router())
         .merge(storage::router())
         .merge(terminal::router())
