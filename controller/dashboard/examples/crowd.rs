@@ -13,6 +13,7 @@ use berth_model::api::{
     AppInfo, CreatedSession, NodeInfo, PsContainer, PsReport, ReleaseInfo, SessionInfo, VersionInfo,
 };
 use berth_model::container::{ContainerState, ContainerStatus, Exit};
+use berth_model::deploy::{CanaryInfo, DeployReport, Strategy, Volumes};
 use berth_model::events::{EventInfo, EventResult};
 use berth_model::metrics::{AppMetrics, Counters, MetricPoint, Usage};
 use berth_model::node::{Capacity, Pressure};
@@ -261,6 +262,37 @@ fn release(index: usize) -> ReleaseInfo {
     serde_json::from_value(value).expect("a release as the API shows it")
 }
 
+fn deploy(name: AppName) -> DeployReport {
+    let index = number_of(&name);
+    let canary = (state(index) == "deploying").then(|| CanaryInfo {
+        release: ReleaseVersion(index as u64 % 40 + 2),
+        percent: 10,
+        containers: 1,
+        since_ms: now_ms() - 240_000,
+        requests: 300,
+        errors: 3,
+    });
+    DeployReport {
+        app: name,
+        strategy: Strategy::Rolling,
+        canary_percent: 10,
+        next_canary: None,
+        auto_rollback: true,
+        rollback_window_secs: 300,
+        rollback_error_percent: Some(50),
+        volumes: Volumes::Overlap,
+        wait_to_retire_secs: 60,
+        parallel_schedule_count: 1,
+        under_way: None,
+        release: Some(ReleaseVersion(index as u64 % 40 + 1)),
+        canary,
+        watched_until_ms: None,
+        back_to: None,
+        kept: 0,
+        kept_until_ms: None,
+    }
+}
+
 fn api() -> Router {
     let session = || SessionInfo {
         id: "0123456789abcdef".into(),
@@ -313,6 +345,7 @@ fn api() -> Router {
             "/v1/apps/{app}/ps",
             get(move |Path(name): Path<AppName>| async move { Json(report(of(name))) }),
         )
+        .route("/v1/apps/{app}/deploy", get(async |Path(name): Path<AppName>| Json(deploy(name))))
         .route(
             "/v1/apps/{app}/traffic",
             get(move |Path(name): Path<AppName>| async move { Json(traffic(of(name))) }),

@@ -14,6 +14,7 @@ use berth_model::AppName;
 use berth_model::ProcessType;
 use berth_model::api::{AppInfo, PsContainer, PsReport, ReleaseInfo, VersionInfo};
 use berth_model::container::ContainerState;
+use berth_model::deploy::DeployReport;
 use berth_model::metrics::Usage;
 use berth_model::traffic::Traffic;
 use maud::{Markup, html};
@@ -66,11 +67,12 @@ async fn overview(visitor: Visitor, Path(app): Path<AppName>) -> Response {
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     let api = &visitor.api;
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
-    let ((info, head), ps, top, traffic) = tokio::try_join!(
+    let ((info, head), ps, top, traffic, deploy) = tokio::try_join!(
         header(visitor, app),
         async { Ok(api.get::<PsReport>(&of("ps")).await?) },
         async { Ok(api.get::<Vec<Usage>>("/v1/top").await?) },
         async { Ok(api.get::<Traffic>(&of("traffic")).await?) },
+        async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
     )?;
     let Some(current) = info.release else { return Ok(html! { (head) (not_deployed(visitor, app).await?) }) };
     let release = api.get::<ReleaseInfo>(&of(&format!("releases/{current}"))).await?;
@@ -82,7 +84,10 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     let now = &traffic.now;
     Ok(html! {
         (head)
-        @for remark in &ps.remarks { p.notice { (remark) } }
+        (super::deploys::standing(app, &deploy))
+        // That a canary is on trial is said above.
+        @let said = deploy.canary.as_ref().map(|canary| format!("{} is a canary", canary.release));
+        @for remark in ps.remarks.iter().filter(|one| !said.as_ref().is_some_and(|said| one.starts_with(said))) { p.notice { (remark) } }
         dl.figures {
             div { dt { "Requests/s" } dd { (rate(now.requests, now.seconds)) } }
             div { dt { "Under way" } dd { (traffic.in_flight) } }
@@ -167,6 +172,7 @@ async fn not_deployed(visitor: &Visitor, app: &AppName) -> Result<Markup, Troubl
             li { h2 { "Push" } (command("git push paas main")) p { "The build shows at " a href={ "/ui/apps/" (app) "/deploys" } { "Deploys" } " while it runs." } }
         }
         section aria-labelledby="samples" { h2 #samples { "Or deploy a sample" } (super::samples::of_app(app)) }
+        section aria-labelledby="sources" { h2 #sources { "Or what is somewhere else" } p.buttons-left { (super::deploys::other_sources(app)) } }
     })
 }
 
