@@ -2,7 +2,7 @@
 //!
 //! In: nothing. Out: wire types of `/v1/apps/{app}/config/...`, `/v1/config/...` and `/v1/secrets`.
 
-use crate::EnvName;
+use crate::{EnvName, ReleaseVersion};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -48,6 +48,9 @@ pub struct ConfigEvent {
     pub changes: Vec<NameChange>,
     /// Whether they were only stored (`--no-restart`).
     pub stored_only: bool,
+    /// The release that brought them back, which is older than this event; absent where they were set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseVersion>,
 }
 
 /// One name of a change.

@@ -121,6 +121,14 @@
     if (event.target.matches("input[data-filters]")) filter(event.target);
   });
 
+  // ---- A page that could not be made for a passing reason: it is asked for until it can.
+  const retry = async () => {
+    const answer = document.hidden ? null : await fetch(location.href, { method: "HEAD" }).catch(() => null);
+    if (answer && answer.status < 500 && answer.status !== 429) location.reload();
+    else setTimeout(retry, 3000);
+  };
+  if (main?.hasAttribute("data-again")) setTimeout(retry, 3000);
+
   // ---- Forms: sent by this script, progress shown as it comes.
   const toast = (text, bad) => {
     const box = document.createElement("div");
@@ -221,7 +229,7 @@
     const place = document.getElementById(button.dataset.into), dialog = place.closest("dialog");
     const press = (on) => { button.setAttribute("aria-pressed", String(on)); button.textContent = on ? "Hide" : "Show"; };
     const isField = "value" in place;
-    if (button.getAttribute("aria-pressed") === "true") { place.textContent = place.dataset.mask; press(false); return; }
+    if (button.getAttribute("aria-pressed") === "true") { place.textContent = place.dataset.mask ?? ""; press(false); return; }
     const sent = "sends" in button.dataset ? { method: "POST", body: new URLSearchParams(new FormData(button.form)) } : {};
     // Who asks later is answered: an earlier answer that comes late is not shown.
     const turn = String(Math.random());
@@ -236,7 +244,12 @@
       text = await answer.text();
       const isHtml = (answer.headers.get("content-type") || "").includes("html");
       if (!answer.ok) wrong = isHtml ? `the answer was ${answer.status}` : text;
-      else if (place.dataset.turn === turn && isHtml && !isField) { place.innerHTML = text; tell(place); return; }
+      else if (place.dataset.turn === turn && isHtml && !isField) {
+        place.innerHTML = text;
+        tell(place);
+        if (button.hasAttribute("aria-pressed")) press(true);
+        return;
+      }
     } catch (error) { wrong = String(error.message || error); }
     if (place.dataset.turn !== turn) return;
     if (isField) place.readOnly = false;

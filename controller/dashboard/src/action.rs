@@ -4,7 +4,7 @@
 //! of [`Progress`] as the API gives them, the last one `done` or `failed`; for a browser without scripts, the page to go on
 //! with, or what went wrong.
 
-use crate::page;
+use crate::page::{self, Upkeep};
 use crate::session::Visitor;
 use crate::trouble::Trouble;
 use axum::body::Body;
@@ -119,7 +119,7 @@ impl Fields {
         let mut lines = visitor.api.lines_of(answer);
         match to_the_end(&mut lines).await {
             Ok(()) => self.done(then),
-            Err((said, error)) => failed_page(&said, &error, then),
+            Err((said, error)) => failed_page(visitor, &said, &error, then),
         }
     }
 
@@ -174,7 +174,7 @@ async fn to_the_end(lines: &mut Lines) -> Result<(), (Vec<String>, String)> {
     }
 }
 
-fn failed_page(said: &[String], error: &str, then: &str) -> Response {
+fn failed_page(visitor: &Visitor, said: &[String], error: &str, then: &str) -> Response {
     let body = html! {
         section.plain {
             h1 { "That did not work" }
@@ -183,5 +183,6 @@ fn failed_page(said: &[String], error: &str, then: &str) -> Response {
             p { a href=(then) { "Back" } }
         }
     };
-    (StatusCode::UNPROCESSABLE_ENTITY, page::bare("That did not work", &body)).into_response()
+    (StatusCode::UNPROCESSABLE_ENTITY, page::full(visitor, "That did not work", &body, Upkeep::Still))
+        .into_response()
 }

@@ -8,6 +8,7 @@
 //! - [`page`]: what all pages share; [`live`]: the same page again whenever it would look different.
 //! - [`action`]: a form becomes a call, its progress lines are passed on.
 //! - [`pages`]: one module a page.
+//! - [`samples`]: apps to begin with.
 //! - [`assets`]: style sheet, scripts, and what was vendored (`assets/vendor/README.md`).
 
 mod action;
@@ -15,6 +16,7 @@ mod assets;
 mod live;
 mod page;
 mod pages;
+mod samples;
 mod session;
 mod show;
 mod trouble;
@@ -56,6 +58,7 @@ pub fn router(api: Arc<dyn Api>, stop: CancellationToken) -> Router {
         .merge(pages::router())
         .merge(session::router())
         .layer(from_fn_with_state(ui.clone(), session::guard))
+        .layer(from_fn(trouble::as_page))
         .merge(assets::router())
         .layer(from_fn(page::finish))
         .with_state(ui)

@@ -45,11 +45,45 @@ fn head(title: &str) -> Markup {
     }
 }
 
-/// A whole page. `live`: the page's script keeps it as it is now.
-pub(crate) fn full(visitor: &Visitor, title: &str, main: &Markup, live: bool) -> Response {
+/// Who a page is for, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'a> {
+    /// Whose session, if that could be asked.
+    pub(crate) by: Option<&'a str>,
+    /// The page's address, without its query.
+    pub(crate) path: &'a str,
+    pub(crate) theme: Theme,
+    /// Whether the answer may be compressed.
+    pub(crate) gzip: bool,
+}
+
+/// What the page's script does about changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// It keeps the page as it is now.
+    Live,
+    /// Nothing.
+    Still,
+    /// It asks for the page until there is one.
+    Again,
+}
+
+/// A whole page.
+pub(crate) fn full(visitor: &Visitor, title: &str, main: &Markup, upkeep: Upkeep) -> Response {
+    let frame = Frame {
+        by: Some(&visitor.session.by),
+        path: &visitor.path,
+        theme: visitor.theme(),
+        gzip: visitor.gzip(),
+    };
+    framed(&frame, title, main, upkeep)
+}
+
+/// The same where the visitor may be unknown.
+pub(crate) fn framed(frame: &Frame<'_>, title: &str, main: &Markup, upkeep: Upkeep) -> Response {
     let page = html! {
         (DOCTYPE)
-        html lang="en" data-theme=[visitor.theme().word()] {
+        html lang="en" data-theme=[frame.theme.word()] {
             (head(title))
             body {
                 a.skip href="#main" { "Skip to the page" }
@@ -59,17 +93,17 @@ pub(crate) fn full(visitor: &Visitor, title: &str, main: &Markup, live: bool) ->
                     nav #places aria-label="Berth" {
                         ul {
                             @for (address, words, key) in PLACES {
-                                @let here = visitor.path == address || visitor.path.starts_with(&format!("{address}/"));
+                                @let here = frame.path == address || frame.path.starts_with(&format!("{address}/"));
                                 li { a href=(address) data-key=(key) aria-current=[here.then_some("page")] { (words) } }
                             }
                         }
                         div.me {
-                            p { "Signed in as " b { (visitor.session.by) } }
+                            @if let Some(by) = frame.by { p { "Signed in as " b { (by) } } }
                             form method="post" action="/ui/sign-out" { button.link { "Sign out" } }
                             div.themes role="group" aria-label="Theme" {
                                 @for theme in ["system", "light", "dark"] {
                                     button.link type="button" data-set-theme=(theme)
-                                        aria-pressed=(if visitor.theme().word().unwrap_or("system") == theme { "true" } else { "false" }) { (theme) }
+                                        aria-pressed=(if frame.theme.word().unwrap_or("system") == theme { "true" } else { "false" }) { (theme) }
                                 }
                             }
                             button.link type="button" data-opens="keys" { "Keys" }
@@ -77,7 +111,7 @@ pub(crate) fn full(visitor: &Visitor, title: &str, main: &Markup, live: bool) ->
                     }
                 }
                 div.stale #stale role="status" hidden {}
-                main #main tabindex="-1" data-live[live] { (main) }
+                main #main tabindex="-1" data-live[upkeep == Upkeep::Live] data-again[upkeep == Upkeep::Again] { (main) }
                 (keys())
                 dialog #progress aria-labelledby="progress-title" {
                     h2 #progress-title { "Working" }
@@ -89,7 +123,7 @@ pub(crate) fn full(visitor: &Visitor, title: &str, main: &Markup, live: bool) ->
             }
         }
     };
-    answer(&page, visitor.gzip())
+    answer(&page, frame.gzip)
 }
 
 fn keys() -> Markup {
@@ -108,13 +142,8 @@ fn keys() -> Markup {
     }
 }
 
-/// A page for who is not signed in, or has come to an end.
-pub(crate) fn bare(title: &str, main: &Markup) -> Html<String> {
-    bare_with(title, Theme::System, main)
-}
-
-/// The same in a theme.
-pub(crate) fn bare_with(title: &str, theme: Theme, main: &Markup) -> Html<String> {
+/// A page for who is not signed in.
+pub(crate) fn bare(title: &str, theme: Theme, main: &Markup) -> Html<String> {
     let page = html! {
         (DOCTYPE)
         html lang="en" data-theme=[theme.word()] {

@@ -6,8 +6,8 @@
 //! Wrong tokens and codes are counted by the API, for each address.
 
 use crate::action::Fields;
-use crate::page;
-use crate::trouble::Trouble;
+use crate::page::{self, Upkeep};
+use crate::trouble::{Asker, Trouble};
 use crate::{Peer, Ui, live};
 use axum::Router;
 use axum::extract::{FromRequestParts, Query, Request, State};
@@ -39,6 +39,20 @@ pub(crate) struct Visitor {
     live: bool,
     gzip: bool,
     stop: CancellationToken,
+}
+
+/// The contents of a page, for a visitor, about a thing: any `async fn(&Visitor, &T) -> Result<Markup, Trouble>`.
+pub(crate) trait View<'a, T: 'a>: Fn(&'a Visitor, &'a T) -> Self::Coming {
+    /// What it is waited for with.
+    type Coming: Future<Output = Result<Markup, Trouble>> + Send;
+}
+
+impl<'a, T: 'a, F, C> View<'a, T> for F
+where
+    F: Fn(&'a Visitor, &'a T) -> C,
+    C: Future<Output = Result<Markup, Trouble>> + Send,
+{
+    type Coming = C;
 }
 
 /// What was chosen; the system decides else.
@@ -89,6 +103,11 @@ fn set_cookie(peer: Peer, value: &str, seconds: i64) -> HeaderValue {
     HeaderValue::from_str(&text).expect("sessions are letters, digits, - and _")
 }
 
+/// Whether a session is shown, good or not.
+pub(crate) fn is_shown(headers: &HeaderMap, peer: Peer) -> bool {
+    cookie(headers, cookie_name(peer)).is_some()
+}
+
 /// A session's secret, as far as its form goes.
 fn is_secret(text: &str) -> bool {
     text.len() <= 200
@@ -126,6 +145,9 @@ impl FromRequestParts<Ui> for Visitor {
             }
             Err(error) => return Err(Trouble::from(error).into_response()),
         };
+        if let Some(asker) = parts.extensions.get::<Asker>() {
+            asker.is(&session.by);
+        }
         let live = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "live=1"));
         Ok(Self {
             api,
@@ -167,14 +189,27 @@ impl Visitor {
             return live::stream(move || view(self.clone()), stop);
         }
         match view(self.clone()).await {
-            Ok(main) => page::full(&self, title, &main, true),
+            Ok(main) => page::full(&self, title, &main, Upkeep::Live),
             Err(trouble) => trouble.into_response(),
         }
     }
 
+    /// The same of a page about something.
+    pub(crate) async fn show_of<T, V>(self, title: &str, of: T, view: V) -> Response
+    where
+        T: Clone + Send + Sync + 'static,
+        V: for<'a> View<'a, T> + Copy + Send + Sync + 'static,
+    {
+        self.show(title, move |visitor| {
+            let of = of.clone();
+            async move { view(&visitor, &of).await }
+        })
+        .await
+    }
+
     /// Answers with a page that stays as it is.
     pub(crate) fn show_once(&self, title: &str, main: &Markup) -> Response {
-        page::full(self, title, main, false)
+        page::full(self, title, main, Upkeep::Still)
     }
 
     /// Which theme was chosen.
@@ -259,7 +294,7 @@ fn next_page(wanted: &str) -> &str {
 
 async fn ask(headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
     let code = Some(asked.code.as_str()).filter(|code| is_secret(code));
-    page::bare_with("Sign in", Theme::of(&headers), &form(next_page(&asked.next), code, None)).into_response()
+    page::bare("Sign in", Theme::of(&headers), &form(next_page(&asked.next), code, None)).into_response()
 }
 
 fn form(next: &str, code: Option<&str>, wrong: Option<&str>) -> Markup {
@@ -295,8 +330,7 @@ async fn sign_in(
 ) -> Response {
     let next = next_page(fields.text("next")).to_owned();
     let refused = |status: StatusCode, text: &str| {
-        (status, page::bare_with("Sign in", Theme::of(&headers), &form(&next, None, Some(text))))
-            .into_response()
+        (status, page::bare("Sign in", Theme::of(&headers), &form(&next, None, Some(text)))).into_response()
     };
     let secret = if fields.text("code").is_empty() { fields.text("token") } else { fields.text("code") };
     // What cannot be a token is counted like a wrong one: the API has to see it.

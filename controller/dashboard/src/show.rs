@@ -55,14 +55,15 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// Seconds: `4 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`.
+/// Seconds: `4 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`, `7 d`.
 pub(crate) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-    }
+    let (whole, unit, rest, small) = match seconds {
+        0..60 => return format!("{seconds} s"),
+        60..3600 => (seconds / 60, "min", seconds % 60, "s"),
+        3600..86_400 => (seconds / 3600, "h", seconds / 60 % 60, "min"),
+        _ => (seconds / 86_400, "d", seconds / 3600 % 24, "h"),
+    };
+    if rest == 0 { format!("{whole} {unit}") } else { format!("{whole} {unit} {rest} {small}") }
 }
 
 /// A moment: the browser shows how long ago it was, and the date when pointed at. What the server writes is the date in UTC,
@@ -133,8 +134,8 @@ mod tests {
             ["0 %", "<0.1 %", "<0.1 %", "0.4 %", "75 %"]
         );
         assert_eq!(
-            [duration(4), duration(185), duration(7800), duration(443_000)],
-            ["4 s", "3 min 5 s", "2 h 10 min", "5 d 3 h"]
+            [duration(4), duration(185), duration(7800), duration(443_000), duration(604_800)],
+            ["4 s", "3 min 5 s", "2 h 10 min", "5 d 3 h", "7 d"]
         );
         assert_eq!(cpus(1250), "1.25");
         assert_eq!(part("a b/ü"), "a%20b%2F%C3%BC");

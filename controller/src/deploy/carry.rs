@@ -310,7 +310,8 @@ impl Work {
         open.unset = known.into_iter().filter(|name| !kept(name)).collect();
         for patch in [open, hidden] {
             if !patch.set.is_empty() || !patch.unset.is_empty() || !patch.files.is_empty() {
-                self.platform.patch_config(Some(&self.app), &patch, &release.by).await?;
+                let back = Some(release.version);
+                self.platform.patch_config_of(Some(&self.app), &patch, &release.by, back).await?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::store::{Compare, Write};
 use berth_model::api::PatchConfig;
 use berth_model::config_api::{Change, ConfigEvent, NameChange, Variable, VariableKind};
 use berth_model::secrets::{SecretBytes, Secrets};
-use berth_model::{AppName, EnvName};
+use berth_model::{AppName, EnvName, ReleaseVersion};
 use std::collections::{BTreeMap, BTreeSet};
 
 const GLOBAL: &str = "config/global/";
@@ -172,6 +172,17 @@ impl Platform {
         patch: &PatchConfig,
         by: &str,
     ) -> Result<ConfigChange, PlatformError> {
+        self.patch_config_of(app, patch, by, None).await
+    }
+
+    /// The same; `release` is the one whose values come back.
+    pub(crate) async fn patch_config_of(
+        &self,
+        app: Option<&AppName>,
+        patch: &PatchConfig,
+        by: &str,
+        release: Option<ReleaseVersion>,
+    ) -> Result<ConfigChange, PlatformError> {
         check(patch)?;
         loop {
             // The app is written back as it is: a rename that has read the config already is noticed, and notices this.
@@ -198,7 +209,7 @@ impl Platform {
                 });
             }
             let stored_only = patch.no_restart;
-            let event = ConfigEvent { at_ms: now_ms(), by: by.to_owned(), changes, stored_only };
+            let event = ConfigEvent { at_ms: now_ms(), by: by.to_owned(), changes, stored_only, release };
             then.extend(self.event_writes(&events_prefix(app), &event).await?);
             let compare =
                 found.iter().map(|found| Compare::Revision(found.key.clone(), found.revision)).collect();

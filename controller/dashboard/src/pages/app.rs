@@ -5,8 +5,7 @@ use crate::action::Fields;
 use crate::page::{TABS, button, command, danger, empty};
 use crate::session::Visitor;
 use crate::show::{bytes, cpus, latency, moment, percent, rate, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
@@ -15,6 +14,7 @@ use berth_model::AppName;
 use berth_model::ProcessType;
 use berth_model::api::{AppInfo, PsContainer, PsReport, ReleaseInfo, VersionInfo};
 use berth_model::container::ContainerState;
+use berth_model::deploy::DeployReport;
 use berth_model::metrics::Usage;
 use berth_model::traffic::Traffic;
 use maud::{Markup, html};
@@ -61,30 +61,33 @@ pub(crate) async fn header(visitor: &Visitor, app: &AppName) -> Result<(AppInfo,
 
 async fn overview(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = app.to_string();
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app).await }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     let api = &visitor.api;
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
-    let ((info, head), ps, top, traffic) = tokio::try_join!(
+    let ((info, head), ps, top, traffic, deploy) = tokio::try_join!(
         header(visitor, app),
         async { Ok(api.get::<PsReport>(&of("ps")).await?) },
         async { Ok(api.get::<Vec<Usage>>("/v1/top").await?) },
         async { Ok(api.get::<Traffic>(&of("traffic")).await?) },
+        async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
     )?;
     let Some(current) = info.release else { return Ok(html! { (head) (not_deployed(visitor, app).await?) }) };
     let release = api.get::<ReleaseInfo>(&of(&format!("releases/{current}"))).await?;
+    let code_at = match &release.git_rev {
+        Some(_) => Some(api.get::<VersionInfo>("/v1/version").await?.ssh_port),
+        None => None,
+    };
     let usage: BTreeMap<&str, &Usage> = top.iter().map(|one| (one.container.as_str(), one)).collect();
     let now = &traffic.now;
     Ok(html! {
         (head)
-        @for remark in &ps.remarks { p.notice { (remark) } }
+        (super::deploys::standing(app, &deploy))
+        // That a canary is on trial is said above.
+        @let said = deploy.canary.as_ref().map(|canary| format!("{} is a canary", canary.release));
+        @for remark in ps.remarks.iter().filter(|one| !said.as_ref().is_some_and(|said| one.starts_with(said))) { p.notice { (remark) } }
         dl.figures {
             div { dt { "Requests/s" } dd { (rate(now.requests, now.seconds)) } }
             div { dt { "Under way" } dd { (traffic.in_flight) } }
@@ -129,6 +132,7 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
                 @if let Some(builder) = &info.builder { div { dt { "Built by" } dd { (builder) } } }
                 div { dt { "Image" } dd { code.digest { (release.image) } } }
             }
+            @if let Some(port) = code_at { (get_code(app, port)) }
         }
         (stop_dialog(app))
     })
@@ -145,10 +149,21 @@ fn stop_dialog(app: &AppName) -> Markup {
     )
 }
 
+/// How its code comes to another machine, to be pushed from there.
+fn get_code(app: &AppName, ssh_port: u16) -> Markup {
+    html! {
+        details #code {
+            summary { "Get its code" }
+            div data-fill-host { (command(&format!("git clone ssh://paas@HOST:{ssh_port}/{app}"))) }
+            p.hint { "Change it, commit, and " code { "git push" } ": that deploys. It needs a key at " a href="/ui/access" { "Access" } "." }
+        }
+    }
+}
+
 async fn not_deployed(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     let version = visitor.api.get::<VersionInfo>("/v1/version").await?;
     Ok(html! {
-        (empty("Nothing was deployed yet.", &html! {}))
+        (empty("Nothing was deployed yet. Push something, or begin with a sample.", &html! {}))
         ol.steps {
             li {
                 h2 { "Point git at it" }
@@ -156,6 +171,8 @@ async fn not_deployed(visitor: &Visitor, app: &AppName) -> Result<Markup, Troubl
             }
             li { h2 { "Push" } (command("git push paas main")) p { "The build shows at " a href={ "/ui/apps/" (app) "/deploys" } { "Deploys" } " while it runs." } }
         }
+        section aria-labelledby="samples" { h2 #samples { "Or deploy a sample" } (super::samples::of_app(app)) }
+        section aria-labelledby="sources" { h2 #sources { "Or what is somewhere else" } p.buttons-left { (super::deploys::other_sources(app)) } }
     })
 }
 

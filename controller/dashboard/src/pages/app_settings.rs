@@ -2,8 +2,10 @@
 
 mod build;
 mod checks;
+mod deploys;
 mod life;
 mod limits;
+mod logs;
 mod network;
 mod processes;
 mod proxy;
@@ -12,14 +14,14 @@ use super::app;
 use crate::Ui;
 use crate::action::Fields;
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{get, post};
 use berth_model::api::{AppInfo, PsReport};
-use berth_model::deploy::ChecksReport;
+use berth_model::deploy::{ChecksReport, DeployReport};
+use berth_model::logs::{AppLogs, DrainInfo};
 use berth_model::network::{AppNetworksInfo, NetworkInfo};
 use berth_model::proxy_api::ProxyInfo;
 use berth_model::{AppName, ProcessType};
@@ -43,6 +45,10 @@ pub(crate) fn router() -> Router<Ui> {
         .route(&at("checks"), post(checks::set))
         .route(&at("checks/retire"), post(checks::retire))
         .route(&at("checks/run"), post(checks::run))
+        .route(&at("deploys"), post(deploys::set))
+        .route(&at("logs"), post(logs::set))
+        .route(&at("logs/drains"), post(logs::add_drain))
+        .route(&at("logs/drains/remove"), post(logs::remove_drain))
         .route(&at("build"), post(build::set))
         .route(&at("proxy"), post(proxy::set_of_app))
         .route(&at("proxy/users"), post(proxy::users))
@@ -63,36 +69,36 @@ fn back(app: &AppName) -> String {
 }
 
 /// Sections: id, words.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("limits", "Limits"),
     ("processes", "Processes"),
     ("checks", "Checks"),
+    ("deploys", "Deploys"),
     ("build", "Build"),
     ("requests", "Requests"),
     ("networks", "Networks"),
+    ("logs", "Logs"),
     ("life", "Name, lock, end"),
 ];
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = format!("{app}: settings");
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app).await }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
     let api = &visitor.api;
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
-    let ((info, head), ps, checks, proxy, networks, all) = tokio::try_join!(
+    let ((info, head), ps, checks, proxy, networks, all, deploy, kept, drains) = tokio::try_join!(
         app::header(visitor, app),
         async { Ok(api.get::<PsReport>(&of("ps")).await?) },
         async { Ok(api.get::<ChecksReport>(&of("checks")).await?) },
         async { Ok(api.get::<ProxyInfo>(&of("proxy")).await?) },
         async { Ok(api.get::<AppNetworksInfo>(&of("networks")).await?) },
         async { Ok(api.get::<Vec<NetworkInfo>>("/v1/networks").await?) },
+        async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
+        async { Ok(api.get::<AppLogs>(&of("log-settings")).await?) },
+        async { Ok(api.get::<Vec<DrainInfo>>("/v1/drains").await?) },
     )?;
     let types = types(&info, &checks);
     Ok(html! {
@@ -101,9 +107,11 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
         (limits::section(&info, &types))
         (processes::section(&info, &ps, &types))
         (checks::section(app, &checks, &types))
+        (deploys::section(&deploy))
         (build::section(&info))
         (proxy::section(app, &proxy))
         (network::section(app, &networks, &all))
+        (logs::section(app, &kept, &drains))
         (life::section(&info))
     })
 }

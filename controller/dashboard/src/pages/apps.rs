@@ -1,8 +1,10 @@
 //! All apps at a glance, and how to get the first one here.
 
+use super::forms::choice;
+use super::samples;
 use crate::Ui;
 use crate::action::Fields;
-use crate::page::{command, dialog, empty, heading, opener};
+use crate::page::{command, dialog, heading};
 use crate::session::Visitor;
 use crate::show::{self, bytes, cpus, latency, percent, rate, state};
 use crate::trouble::Trouble;
@@ -55,7 +57,7 @@ async fn view(visitor: &Visitor) -> Result<Markup, Trouble> {
     Ok(html! {
         (heading("Apps", &html! {
             input #search type="search" data-filters="#apps tbody tr" data-search placeholder="Search ( / )" aria-label="Search apps";
-            (opener("new-app", "New app", "primary"))
+            (opener())
         }))
         p.summary {
             (show::count(apps.len(), "app", "apps")) " · " (show::count(top.len(), "container", "containers")) " · "
@@ -96,6 +98,11 @@ fn row(app: &AppInfo, traffic: Option<&TrafficNow>, sum: Option<&Sum>) -> Markup
     }
 }
 
+/// Opens the dialog as it was not opened for a sample.
+fn opener() -> Markup {
+    html! { button.primary type="button" data-opens="new-app" data-with-name="" data-with-sample="" { "New app" } }
+}
+
 fn new_app() -> Markup {
     dialog(
         "new-app",
@@ -107,6 +114,8 @@ fn new_app() -> Markup {
             input #new-name name="name" required maxlength="63" pattern="[a-z0-9]([a-z0-9.\\-]*[a-z0-9])?" autocomplete="off" spellcheck="false"
                 title="letters a to z, digits, and - or . between them";
             p.hint { "It is part of its address. The first push makes an app as well." }
+            (choice("new-sample", "sample", "Begin with", &samples::choices(), ""))
+            p.hint { "A sample is built and deployed at once; its page says what to do next." }
         },
     )
 }
@@ -115,30 +124,37 @@ fn new_app() -> Markup {
 fn first_run(version: &VersionInfo) -> Markup {
     let port = version.ssh_port;
     html! {
-        (heading("Your first app", &opener("new-app", "New app", "")))
-        (empty("Nothing runs here yet. Push something: a directory with a Procfile, a Dockerfile, or just an index.html.", &html! {}))
+        (heading("Your first app", &opener()))
+        p.summary { "Nothing runs here yet. Begin with a sample, or push something: a directory with a Procfile, a Dockerfile, or just an index.html." }
+        section.first aria-labelledby="samples" { h2 #samples { "Deploy a sample" } (samples::of_new_app(&[])) }
+        section aria-labelledby="push" {
+        h2 #push { "Push your own" }
         ol.steps {
             li {
-                h2 { "Let your key in" }
+                h3 { "Let your key in" }
                 p { "On this machine, or paste it at " a href="/ui/access" { "Access" } ":" }
                 (command("berth ssh-keys:add me ~/.ssh/id_ed25519.pub"))
             }
             li {
-                h2 { "Point git at it" }
+                h3 { "Point git at it" }
                 p { "In the directory of the app, on the machine you work at:" }
                 div data-fill-host { (command(&format!("git remote add paas ssh://paas@HOST:{port}/my-app"))) }
             }
             li {
-                h2 { "Push" }
+                h3 { "Push" }
                 (command("git push paas main"))
                 p { "The build shows here while it runs." }
             }
+        }
         }
         (new_app())
     }
 }
 
 async fn create(visitor: Visitor, fields: Fields) -> Response {
+    if fields.some("sample").is_some() {
+        return samples::create(&visitor, &fields).await;
+    }
     let name = fields.text("name");
     let body = serde_json::json!({ "name": name });
     let then = format!("/ui/apps/{}", show::part(name));

@@ -3,8 +3,7 @@
 use crate::Ui;
 use crate::page::json;
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::extract::Query;
 use axum::http::HeaderMap;

@@ -5,6 +5,7 @@
 mod change;
 mod compare;
 mod dialogs;
+mod history;
 
 use super::app;
 use crate::Ui;
@@ -26,8 +27,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands for a value.
 const MASK: &str = "••••••••";
-/// Changes that are shown without being asked for.
-const RECENT: usize = 12;
 
 pub(crate) fn router() -> Router<Ui> {
     let of = |base: &str| {
@@ -41,6 +40,7 @@ pub(crate) fn router() -> Router<Ui> {
     of("/ui/apps/{app}/config")
         .merge(of("/ui/settings/config"))
         .route("/ui/apps/{app}/config/compare", get(compare::page))
+        .route("/ui/apps/{app}/config/changes/{at}", get(history::values))
 }
 
 /// Whose config vars.
@@ -75,12 +75,7 @@ impl Scope {
 
 async fn page(visitor: Visitor, scope: Scope) -> Response {
     let title = scope.app.as_ref().map_or("Config of all apps".to_owned(), |app| format!("{app}: config"));
-    visitor
-        .show(&title, move |visitor| {
-            let scope = scope.clone();
-            async move { view(&visitor, &scope).await }
-        })
-        .await
+    visitor.show_of(&title, scope, view).await
 }
 
 async fn view(visitor: &Visitor, scope: &Scope) -> Result<Markup, Trouble> {
@@ -128,7 +123,7 @@ async fn view(visitor: &Visitor, scope: &Scope) -> Result<Markup, Trouble> {
                 (table.markup(&files))
             }
         }
-        (changes(scope, info.as_ref(), &history))
+        (history::section(scope, info.as_ref(), &history))
         (dialogs::all(scope))
     })
 }
@@ -289,38 +284,6 @@ fn not_used_yet(info: &AppInfo, diff: &ConfigDiff) -> Markup {
     }
 }
 
-fn changes(scope: &Scope, info: Option<&AppInfo>, history: &[ConfigEvent]) -> Markup {
-    let (recent, older) = history.split_at(history.len().min(RECENT));
-    html! {
-        section aria-labelledby="history" {
-            div.heading {
-                h2 #history { "Changes" }
-                @if let Some(info) = info.filter(|info| info.release.is_some()) {
-                    div.actions { a href={ "/ui/apps/" (info.name) "/config/compare" } { "Compare releases" } }
-                }
-            }
-            @if history.is_empty() {
-                p.dim { @if scope.app.is_some() { "Nobody changed a variable of this app yet." } @else { "Nobody changed a variable of all apps yet." } }
-            } @else {
-                (events(recent))
-                @if !older.is_empty() { details #older { summary { (show::count(older.len(), "older change", "older changes")) } (events(older)) } }
-            }
-        }
-    }
-}
-
-fn events(events: &[ConfigEvent]) -> Markup {
-    html! {
-        ul.events { @for event in events {
-            li {
-                span.when { (moment(event.at_ms)) } " " b { (event.by) } " "
-                @for one in &event.changes { @let (word, tone) = done(one.change); span.change data-tone=(tone) { (word) " " code { (one.name) } @if one.kind == VariableKind::File { " (file)" } } " " }
-                @if event.stored_only { span.dim { "stored only" } }
-            }
-        } }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,6 +302,7 @@ mod tests {
                 })
                 .collect(),
             stored_only: false,
+            release: None,
         };
         let history = [event(3, &["A"]), event(2, &["A", "B"]), event(1, &["C", "B"])];
         let found = latest(&history).into_iter().map(|(name, event)| (name, event.at_ms)).collect::<Vec<_>>();

@@ -3,17 +3,21 @@
 //! - [`now`]: what is under way, on trial or watched.
 //! - [`releases`]: the list of them, and a page each.
 //! - [`builds`]: the same, with what each build said.
+//! - [`sources`]: deploys without a push.
 
 mod builds;
 mod now;
 mod releases;
+mod sources;
+
+pub(super) use now::standing;
+pub(super) use sources::actions as other_sources;
 
 use crate::Ui;
 use crate::action::Fields;
 use crate::page::{button, command, empty, opener};
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::extract::Query;
 use axum::http::Method;
@@ -41,6 +45,7 @@ pub(crate) fn router() -> Router<Ui> {
         .route("/ui/apps/{app}/builds", get(to_builds))
         .merge(builds::router())
         .merge(releases::router())
+        .merge(sources::router())
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,13 +57,7 @@ struct Shown {
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>, Query(shown): Query<Shown>) -> Response {
     let title = format!("Deploys of {app}");
-    let all = !shown.all.is_empty();
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app, all).await }
-        })
-        .await
+    visitor.show_of(&title, (app, !shown.all.is_empty()), view).await
 }
 
 /// The header of an app on a page below its deploys: the tab is theirs.
@@ -68,20 +67,22 @@ async fn header(visitor: &Visitor, app: &AppName) -> Result<(AppInfo, Markup), T
     super::app::header(&visitor, app).await
 }
 
-async fn view(visitor: &Visitor, app: &AppName, all: bool) -> Result<Markup, Trouble> {
+async fn view(visitor: &Visitor, (app, all): &(AppName, bool)) -> Result<Markup, Trouble> {
     let api = &visitor.api;
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
-    let ((info, head), releases, builds, deploy) = tokio::try_join!(
+    let ((info, head), releases, builds, deploy, apps) = tokio::try_join!(
         header(visitor, app),
         async { Ok(api.get::<Vec<releases::Listed>>(&of("releases")).await?) },
         async { Ok(api.get::<Vec<BuildInfo>>(&of("builds")).await?) },
         async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
+        async { Ok(api.get::<Vec<AppInfo>>("/v1/apps").await?) },
     )?;
     Ok(html! {
         (head)
         section.first aria-labelledby="now" {
-            div.heading { h2 #now { "Now" } div.actions { (actions(app, &info)) } }
+            div.heading { h2 #now { "Now" } div.actions { (actions(app, &info, &deploy)) } }
             (now::view(app, &deploy, &builds, &releases))
+            p.dim { "Deploys are " (deploy.strategy.name()) ". " a href={ "/ui/apps/" (app) "/settings#deploys" } { "How they go" } }
         }
         section aria-labelledby="releases" {
             div.heading { h2 #releases { "Releases" } }
@@ -90,24 +91,35 @@ async fn view(visitor: &Visitor, app: &AppName, all: bool) -> Result<Markup, Tro
                     p { a href={ "/ui/apps/" (app) } { "How to point git at this app" } }
                 }))
                 (command("git push paas main"))
-            } @else { (releases::list(app, &releases, all)) }
+            } @else { (releases::list(app, &releases, *all)) }
         }
         section aria-labelledby="builds" {
             div.heading { h2 #builds { "Builds" } }
             @if builds.is_empty() { p.dim { "None yet." } } @else { (builds::list(app, &builds)) }
+        }
+        section aria-labelledby="without-push" {
+            div.heading {
+                h2 #without-push { "Without a push" }
+                div.actions {
+                    (sources::actions(app))
+                    @if info.release.is_some() { (sources::onto_opener()) }
+                }
+            }
+            (sources::onto_dialog(app, &apps))
         }
         (releases::rollback_dialog(app))
     })
 }
 
 /// What can be done to the app as a whole.
-fn actions(app: &AppName, info: &AppInfo) -> Markup {
+fn actions(app: &AppName, info: &AppInfo, deploy: &DeployReport) -> Markup {
     let at = |what: &str| format!("/ui/apps/{app}/deploys/{what}");
     let is_locked = info.life.as_ref().is_some_and(|life| life.lock.is_some());
     html! {
         @if info.release.is_some() {
             (opener("rebuild", "Rebuild", ""))
             (button(&at("restart"), "Restart", "", &[]))
+            (now::canary_next(app, deploy))
         }
         @if is_locked { (button(&at("unlock"), "Unlock deploys", "primary", &[])) }
         @else { (opener("lock", "Lock deploys", "")) }
@@ -147,8 +159,10 @@ async fn to_builds(Path(app): Path<AppName>) -> Redirect {
 }
 
 async fn rollback(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
-    let to = match fields.parsed::<ReleaseVersion>("to", "release") {
-        Ok(to) => Some(to),
+    // Without a release: the one before.
+    let to = fields.some("to").map(|_| fields.parsed::<ReleaseVersion>("to", "release"));
+    let to = match to.transpose() {
+        Ok(to) => to,
         Err(trouble) => return fields.refuse(&trouble),
     };
     let body = Rollback { to, keep_config: fields.is_on("keep_config") };
@@ -172,8 +186,11 @@ async fn abort(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Re
 }
 
 async fn share(visitor: Visitor, Path(app): Path<AppName>, fields: Fields) -> Response {
-    let percent = match fields.parsed::<u8>("percent", "share: write a whole number of percent, 1 to 99") {
-        Ok(percent) => Some(percent),
+    // Without a share: the next deploy is no canary after all.
+    let what = "share: write a whole number of percent, 1 to 99";
+    let percent = fields.some("percent").map(|_| fields.parsed::<u8>("percent", what));
+    let percent = match percent.transpose() {
+        Ok(percent) => percent,
         Err(trouble) => return fields.refuse(&trouble),
     };
     post_to(&visitor, &app, "deploy/canary", &SetCanary { percent }, &fields).await

@@ -7,8 +7,7 @@ mod certificate;
 use super::app;
 use crate::Ui;
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -42,12 +41,7 @@ fn back(app: &AppName) -> String {
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = format!("{app}: domains");
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app).await }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {

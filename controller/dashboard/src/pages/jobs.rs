@@ -8,8 +8,7 @@ use crate::action::Fields;
 use crate::page::{button, command, dialog, empty, opener};
 use crate::session::Visitor;
 use crate::show::{duration, moment, part, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
@@ -60,23 +59,20 @@ fn back(app: &AppName) -> String {
 
 async fn list(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = format!("{app}: jobs");
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move {
-                let api = &visitor.api;
-                let ((info, head), cron, runs) = tokio::try_join!(
-                    header(&visitor, &app),
-                    async { Ok(api.get::<CronInfo>(&format!("/v1/apps/{app}/cron")).await?) },
-                    async { Ok(api.get::<Vec<RunInfo>>(&format!("/v1/apps/{app}/runs?all=true")).await?) },
-                )?;
-                Ok(html! { (head) (view(&app, info.release.is_some(), &cron, &runs)) })
-            }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
-fn view(app: &AppName, is_deployed: bool, cron: &CronInfo, runs: &[RunInfo]) -> Markup {
+async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
+    let api = &visitor.api;
+    let ((info, head), cron, runs) = tokio::try_join!(
+        header(visitor, app),
+        async { Ok(api.get::<CronInfo>(&format!("/v1/apps/{app}/cron")).await?) },
+        async { Ok(api.get::<Vec<RunInfo>>(&format!("/v1/apps/{app}/runs?all=true")).await?) },
+    )?;
+    Ok(html! { (head) (jobs(app, info.release.is_some(), &cron, &runs)) })
+}
+
+fn jobs(app: &AppName, is_deployed: bool, cron: &CronInfo, runs: &[RunInfo]) -> Markup {
     let (of_cron, once): (Vec<_>, Vec<_>) = runs.iter().rev().partition(|run| run.kind == RunKind::Cron);
     let can_forget = once.iter().any(|run| run.detached && run.kind == RunKind::Run && !run.is_live());
     html! {

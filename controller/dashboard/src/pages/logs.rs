@@ -13,8 +13,7 @@ use crate::Ui;
 use crate::assets::href;
 use crate::session::Visitor;
 use crate::show;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
@@ -94,15 +93,10 @@ impl Asked {
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>, Query(asked): Query<Asked>) -> Response {
     let title = format!("Logs of {app}");
-    visitor
-        .show(&title, move |visitor| {
-            let (app, asked) = (app.clone(), asked.clone());
-            async move { view(&visitor, &app, &asked).await }
-        })
-        .await
+    visitor.show_of(&title, (app, asked), view).await
 }
 
-async fn view(visitor: &Visitor, app: &AppName, asked: &Asked) -> Result<Markup, Trouble> {
+async fn view(visitor: &Visitor, (app, asked): &(AppName, Asked)) -> Result<Markup, Trouble> {
     let ((info, head), ps) = tokio::try_join!(super::app::header(visitor, app), async {
         Ok(visitor.api.get::<PsReport>(&format!("/v1/apps/{app}/ps")).await?)
     })?;

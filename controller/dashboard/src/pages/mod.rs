@@ -15,11 +15,13 @@ mod jobs;
 mod logs;
 mod networks;
 mod nodes;
+mod samples;
 mod settings;
 mod storage;
 mod terminal;
 
 use crate::Ui;
+use crate::session::Visitor;
 use crate::trouble::Trouble;
 use axum::Router;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -45,12 +47,13 @@ pub(crate) fn router() -> Router<Ui> {
         .merge(logs::router())
         .merge(networks::router())
         .merge(nodes::router())
+        .merge(samples::router())
         .merge(settings::router())
         .merge(storage::router())
         .merge(terminal::router())
 }
 
 /// No page has this address.
-async fn nowhere() -> Response {
+async fn nowhere(_: Visitor) -> Response {
     Trouble::not_found("The address may be old, or mistyped.").into_response()
 }

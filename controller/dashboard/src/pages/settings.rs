@@ -6,6 +6,9 @@ mod registries;
 mod telling;
 mod upkeep;
 
+/// An app's page shows its own.
+pub(super) use telling::drains_table;
+
 use super::app_settings::{pages_card, proxy_dialog, proxy_table, set_page, set_proxy};
 use crate::Ui;
 use crate::action::Fields;

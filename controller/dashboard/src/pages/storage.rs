@@ -6,8 +6,7 @@ use crate::Ui;
 use crate::action::Fields;
 use crate::page::{command, dialog, empty, opener};
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
@@ -35,12 +34,7 @@ fn back(app: &AppName) -> String {
 
 async fn page(visitor: Visitor, Path(app): Path<AppName>) -> Response {
     let title = format!("{app}: storage");
-    visitor
-        .show(&title, move |visitor| {
-            let app = app.clone();
-            async move { view(&visitor, &app).await }
-        })
-        .await
+    visitor.show_of(&title, app, view).await
 }
 
 async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {

@@ -3,8 +3,7 @@
 use super::super::{app, forms};
 use super::done;
 use crate::session::Visitor;
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::extract::Query;
 use axum::response::{IntoResponse, Response};
 use berth_model::AppName;
@@ -81,22 +80,28 @@ async fn view(visitor: &Visitor, app: &AppName, asked: &Asked) -> Result<Markup,
                 (forms::tick("values", "values", "Show values", !asked.values.is_empty()))
                 button { "Compare" }
             }
-            @if diff.changes.is_empty() { p { "No difference: " (diff.from) " and " @if diff.to == NOW { "the next release" } @else { (diff.to) } " have the same config." } }
+            @if diff.changes.is_empty() { p { "No difference: " (diff.from) " and " (called(&diff.to)) " have the same config." } }
             @else { (table(&diff, !asked.values.is_empty())) }
         }
     })
 }
 
-fn table(diff: &ConfigDiff, values: bool) -> Markup {
+/// The other side of a difference.
+pub(super) fn called(to: &str) -> &str {
+    if to == NOW { "the next release" } else { to }
+}
+
+/// What differs, with values if they are wanted.
+pub(super) fn table(diff: &ConfigDiff, values: bool) -> Markup {
     html! {
         div.wide { table.cards {
-            thead { tr { th scope="col" { "Name" } th scope="col" { "Change" } @if values { th scope="col" { (diff.from) } th scope="col" { (diff.to) } } } }
+            thead { tr { th scope="col" { "Name" } th scope="col" { "Change" } @if values { th scope="col" { (diff.from) } th scope="col" { (called(&diff.to)) } } } }
             tbody { @for one in &diff.changes {
                 @let (word, tone) = done(one.change);
                 tr {
                     th scope="row" { code { (one.name) } }
                     td { span.change data-tone=(tone) { (word) } }
-                    @if values { td data-label=(diff.from) { (side(one, one.before.as_ref())) } td data-label=(diff.to) { (side(one, one.after.as_ref())) } }
+                    @if values { td data-label=(diff.from) { (side(one, one.before.as_ref())) } td data-label=(called(&diff.to)) { (side(one, one.after.as_ref())) } }
                 }
             } }
         } }

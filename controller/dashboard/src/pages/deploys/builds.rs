@@ -7,8 +7,7 @@ use crate::assets::href as asset;
 use crate::pages::logs::{as_file, pass_on, plain, screen};
 use crate::session::Visitor;
 use crate::show::{self, duration, moment, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
@@ -97,15 +96,10 @@ pub(super) fn cancel(app: &AppName, build: &BuildInfo) -> Markup {
 
 async fn page(visitor: Visitor, Path((app, build)): Path<(AppName, String)>) -> Response {
     let title = format!("Build of {app}");
-    visitor
-        .show(&title, move |visitor| {
-            let (app, build) = (app.clone(), build.clone());
-            async move { view(&visitor, &app, &build).await }
-        })
-        .await
+    visitor.show_of(&title, (app, build), view).await
 }
 
-async fn view(visitor: &Visitor, app: &AppName, build: &str) -> Result<Markup, Trouble> {
+async fn view(visitor: &Visitor, (app, build): &(AppName, String)) -> Result<Markup, Trouble> {
     let path = format!("/v1/apps/{app}/builds/{}", show::part(build));
     let ((_, head), build) =
         tokio::try_join!(header(visitor, app), async { Ok(visitor.api.get::<BuildInfo>(&path).await?) })?;

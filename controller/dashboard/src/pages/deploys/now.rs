@@ -1,12 +1,13 @@
 //! What is going on with an app's deploys: builds and deploys under way, a release on trial, what is watched or kept.
 
+use super::back;
 use super::builds::{cancel, href, short};
 use super::releases::Listed;
-use crate::page::{dialog, opener};
+use crate::page::{button, dialog, opener};
 use crate::show::{count, moment, percent, state};
 use berth_model::AppName;
 use berth_model::api::{BuildInfo, BuildStatus};
-use berth_model::deploy::{CanaryInfo, DeployReport};
+use berth_model::deploy::{CanaryInfo, DeployReport, Strategy};
 use maud::{Markup, html};
 
 pub(super) fn view(
@@ -26,7 +27,7 @@ pub(super) fn view(
         div #under-way {
             @for build in &running { (under_way(app, build)) }
             @if let Some(what) = operation { div.now-item { (state("deploying")) span { (what) " is under way." } } }
-            @if let Some(canary) = &deploy.canary { (on_trial(app, canary)) }
+            (standing(app, deploy))
             @if is_quiet {
                 p.dim {
                     "Nothing is under way."
@@ -37,15 +38,53 @@ pub(super) fn view(
         @if let (Some(until), Some(to)) = (deploy.watched_until_ms, deploy.back_to) {
             p.dim { "The release is watched; it is taken back to " (to) " by itself if it goes bad. The watch ends " (moment(until)) "." }
         }
-        @if let (Some(until), 1..) = (deploy.kept_until_ms, deploy.kept) {
-            p.dim { (count(deploy.kept as usize, "container", "containers")) " of the release before kept running for a quick way back. That ends " (moment(until)) "." }
-        }
-        @if let Some(share) = deploy.next_canary { p.dim { "The next deploy is a canary with " (share) " % of the requests." } }
         @if let Some(build) = failed_last(builds, releases) {
             div.wrong.reason {
                 p { b { "The last build failed: " } (build.reason.as_deref().unwrap_or("no reason was kept")) }
                 p { a href=(href(app, build)) { "What it said" } }
             }
+        }
+    }
+}
+
+/// What waits for a decision: a canary on trial, containers that are kept for the way back, a canary to come.
+pub(in crate::pages) fn standing(app: &AppName, deploy: &DeployReport) -> Markup {
+    let at = |what: &str| format!("{}/{what}", back(app));
+    html! {
+        @if let Some(canary) = &deploy.canary { (on_trial(app, canary)) }
+        @if let (Some(until), 1..) = (deploy.kept_until_ms, deploy.kept) {
+            div.now-item #kept {
+                (state("ready"))
+                span {
+                    (count(deploy.kept as usize, "container", "containers")) " of the release before "
+                    @if deploy.kept == 1 { "is" } @else { "are" } " kept running for a quick way back. That ends " (moment(until)) "."
+                }
+                span.actions { (opener("take-back", "Go back to it", "")) }
+            }
+            (dialog("take-back", "Go back to the release before", &at("rollback"), "Go back", &html! {
+                p { "Its containers still run: they get the requests again, with the config of then. A new release says so." }
+            }))
+        }
+        @if let Some(share) = deploy.next_canary {
+            div.now-item #next-is-canary {
+                (state("canary"))
+                span { "The next deploy gets " b { (share) " %" } " of the requests, until it is promoted." }
+                span.actions { (button(&at("share"), "Deploy all of it instead", "", &[])) }
+            }
+        }
+    }
+}
+
+/// A button that makes the next deploy a canary, unless one is on trial, is to come, or each deploy is one.
+pub(super) fn canary_next(app: &AppName, deploy: &DeployReport) -> Markup {
+    html! {
+        @if deploy.canary.is_none() && deploy.next_canary.is_none() && deploy.strategy != Strategy::Canary {
+            (opener("canary-next", "Canary next", ""))
+            (dialog("canary-next", "Try the next deploy", &format!("{}/share", back(app)), "Set", &html! {
+                p { "The next push, config change or rollback gets a share of the requests only, until it is promoted or aborted." }
+                label for="canary-percent" { "Percent of the requests" }
+                input #canary-percent name="percent" type="number" min="1" max="99" required value=(deploy.canary_percent);
+            }))
         }
     }
 }
@@ -69,7 +108,7 @@ fn under_way(app: &AppName, build: &BuildInfo) -> Markup {
 }
 
 fn on_trial(app: &AppName, canary: &CanaryInfo) -> Markup {
-    let at = |what: &str| format!("/ui/apps/{app}/deploys/{what}");
+    let at = |what: &str| format!("{}/{what}", back(app));
     let release = canary.release;
     html! {
         div.now-item #canary {

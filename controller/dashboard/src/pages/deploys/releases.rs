@@ -7,8 +7,7 @@ use crate::page::opener;
 use crate::pages::logs;
 use crate::session::Visitor;
 use crate::show::{count, moment, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::extract::Query;
 use axum::http::StatusCode;
@@ -134,19 +133,17 @@ async fn page(
     Query(asked): Query<Asked>,
 ) -> Response {
     let title = format!("Release {version} of {app}");
-    visitor
-        .show(&title, move |visitor| {
-            let (app, version, asked) = (app.clone(), version.clone(), asked.clone());
-            async move { view(&visitor, &app, &version, &asked).await }
-        })
-        .await
+    visitor.show_of(&title, (app, version, asked), view).await
 }
 
 fn parse(text: &str) -> Result<ReleaseVersion, Trouble> {
     text.parse().map_err(|error: berth_model::NameError| Trouble::not_found(error.to_string()))
 }
 
-async fn view(visitor: &Visitor, app: &AppName, version: &str, asked: &Asked) -> Result<Markup, Trouble> {
+async fn view(
+    visitor: &Visitor,
+    (app, version, asked): &(AppName, String, Asked),
+) -> Result<Markup, Trouble> {
     let api = &visitor.api;
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
     let version = parse(version)?;

@@ -6,8 +6,7 @@ use crate::action::Fields;
 use crate::page::{danger, dialog, opener};
 use crate::session::Visitor;
 use crate::show::{moment, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::http::Method;
 use axum::response::Response;
 use berth_model::certs::{

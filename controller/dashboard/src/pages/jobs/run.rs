@@ -7,8 +7,7 @@ use crate::page::{button, empty};
 use crate::pages::app::header;
 use crate::session::Visitor;
 use crate::show::{duration, moment, part, state};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::Method;
@@ -46,18 +45,15 @@ fn api_path(app: &AppName, run: &str) -> String {
 
 async fn page(visitor: Visitor, Path((app, name)): Path<(AppName, String)>) -> Response {
     let title = name.clone();
-    visitor
-        .show(&title, move |visitor| {
-            let (app, name) = (app.clone(), name.clone());
-            async move {
-                let ((_, head), run) = tokio::try_join!(header(&visitor, &app), async {
-                    Ok(visitor.api.get::<RunInfo>(&api_path(&app, &name)).await?)
-                })?;
-                let log = if run.detached { Some(lines(&visitor, &app, &run).await) } else { None };
-                Ok(html! { (head) (view(&app, &run, log.as_ref())) })
-            }
-        })
-        .await
+    visitor.show_of(&title, (app, name), view).await
+}
+
+async fn view(visitor: &Visitor, (app, name): &(AppName, String)) -> Result<Markup, Trouble> {
+    let path = api_path(app, name);
+    let ((_, head), run) =
+        tokio::try_join!(header(visitor, app), async { Ok(visitor.api.get::<RunInfo>(&path).await?) })?;
+    let log = if run.detached { Some(lines(visitor, app, &run).await) } else { None };
+    Ok(html! { (head) (details(app, &run, log.as_ref())) })
 }
 
 /// The last lines of what it wrote.
@@ -71,7 +67,7 @@ async fn lines(visitor: &Visitor, app: &AppName, run: &RunInfo) -> Result<Vec<Lo
     Ok(lines)
 }
 
-fn view(app: &AppName, run: &RunInfo, log: Option<&Result<Vec<LogLine>, Trouble>>) -> Markup {
+fn details(app: &AppName, run: &RunInfo, log: Option<&Result<Vec<LogLine>, Trouble>>) -> Markup {
     let name =
         run.name.strip_prefix(app.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&run.name);
     let base = format!("/ui/apps/{app}/runs/{}", part(&run.name));

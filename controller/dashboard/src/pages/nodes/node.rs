@@ -6,8 +6,7 @@ use crate::action::Fields;
 use crate::page::{button, command, danger, dialog, empty, opener};
 use crate::session::Visitor;
 use crate::show::{bytes, cpus, moment, tone};
-use crate::trouble::Path;
-use crate::trouble::Trouble;
+use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
@@ -35,24 +34,18 @@ fn back(node: &NodeName) -> String {
 
 async fn page(visitor: Visitor, Path(node): Path<NodeName>) -> Response {
     let title = node.to_string();
-    visitor
-        .show(&title, move |visitor| {
-            let node = node.clone();
-            async move {
-                let path = format!("/v1/nodes/{node}");
-                let (info, mut top) = tokio::try_join!(
-                    visitor.api.get::<NodeInfo>(&path),
-                    visitor.api.get::<Vec<Usage>>("/v1/top"),
-                )
-                .map_err(Trouble::from)?;
-                top.retain(|usage| usage.node == node);
-                Ok(view(&info, &top))
-            }
-        })
-        .await
+    visitor.show_of(&title, node, view).await
 }
 
-fn view(node: &NodeInfo, top: &[Usage]) -> Markup {
+async fn view(visitor: &Visitor, node: &NodeName) -> Result<Markup, Trouble> {
+    let path = format!("/v1/nodes/{node}");
+    let (info, mut top) =
+        tokio::try_join!(visitor.api.get::<NodeInfo>(&path), visitor.api.get::<Vec<Usage>>("/v1/top"))?;
+    top.retain(|usage| usage.node == *node);
+    Ok(details(&info, &top))
+}
+
+fn details(node: &NodeInfo, top: &[Usage]) -> Markup {
     let used = used(top).get(node.name.as_str()).copied().unwrap_or_default();
     let base = back(&node.name);
     let cordon = |to: &str, words: &str| button(&base, words, "", &[("cordoned", to)]);

@@ -25,16 +25,23 @@ pub(super) fn drains_section(drains: &[DrainInfo], apps: &[&AppName]) -> Markup 
         section aria-labelledby="drains" {
             div.heading { h2 #drains { "Log drains" } div.actions { (opener("add-drain", "Add drain", "")) } }
             @if drains.is_empty() { (empty("Logs stay on the machines. Send them elsewhere as well from here, or on the machine:", &command("berth drains:add --global syslog+tls://logs.example.com"))) }
-            @else { div.wide { table.cards {
-                thead { tr { th scope="col" { "Where to" } th scope="col" { "Of" } th scope="col" { "State" } th scope="col" { span.hidden { "Actions" } } } }
-                tbody { @for one in drains { (drain(one)) } }
-            } } }
+            @else { (drains_table(&drains.iter().collect::<Vec<_>>())) }
             (dialog("add-drain", "Add drain", "/ui/settings/drains", "Add", &html! {
                 (needed("drain-url", "url", "Where to", "", "syslog+udp://, syslog+tcp://, syslog+tls://HOST:PORT, https://USER:PASSWORD@HOST/PATH or otlp+https://HOST. Passwords and keys in it are never shown again."))
                 (choice("drain-app", "app", "Lines of", &whose(apps), ""))
             }))
             (dialog("remove-drain", "Remove drain", "/ui/settings/drains/remove", "Remove", &html! { (hidden("id", "")) p { "Nothing is sent to " code data-shows="url" {} " any more." } }))
         }
+    }
+}
+
+/// Drains, and how each does. The page has a dialog `remove-drain`.
+pub(in crate::pages) fn drains_table(drains: &[&DrainInfo]) -> Markup {
+    html! {
+        div.wide { table.cards {
+            thead { tr { th scope="col" { "Where to" } th scope="col" { "Of" } th scope="col" { "State" } th scope="col" { span.hidden { "Actions" } } } }
+            tbody { @for one in drains { (drain(one)) } }
+        } }
     }
 }
 
