@@ -92,7 +92,7 @@ pub(crate) fn info(index: usize) -> AppInfo {
         0 => format!("http://{name}.example.com"),
         _ => format!("https://{}", domain(number)),
     });
-    let mounts = (0..if is_full { 50 } else { 0 }).map(|number| {
+    let mounts = (0..if is_full { 50 } else { 0 }).map(|number: usize| {
         let source = if number.is_multiple_of(3) { format!("/srv/media/{number}/{LONG_WORD}") } else { format!("volume-{number}") };
         json!({ "source": source, "target": format!("/app/data/{number:02}/{}", if number.is_multiple_of(7) { LONG_WORD } else { "files" }), "read_only": number.is_multiple_of(4) })
     });
