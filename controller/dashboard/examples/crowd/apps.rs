@@ -287,7 +287,7 @@ pub(crate) fn acme(_: usize) -> Value {
 
 pub(crate) fn proxy(index: usize) -> Value {
     let many = if index == FULL { 12 } else { 0 };
-    let path = |number: usize| json!({ "host": domain(number + 1), "prefix": format!("/a/path/that/goes/on/{number}/{LONG_WORD}"), "strip": number % 2 == 0 });
+    let path = |number: usize| json!({ "host": domain(number + 1), "prefix": format!("/a/path/that/goes/on/{number}/{LONG_WORD}"), "strip": number.is_multiple_of(2) });
     let redirect = |number: usize| json!({ "from": format!("old-{number}.example.org"), "to": domain(1), "status": 301 });
     json!({
         "values": { "read-timeout": "5m" }, "effective": { "read-timeout": "5m", "body-limit": "1m" }, "pages": if index == FULL { json!(["404", "503"]) } else { json!([]) },
@@ -316,7 +316,8 @@ fn cron(index: usize) -> Value {
 fn run(index: usize, one: usize) -> RunInfo {
     let status = ["succeeded", "failed", "succeeded", "stopped", "missed", "lost", "succeeded"][one % 7];
     let is_live = one >= 298;
-    let (kind, detached) = if one % 3 == 0 { ("cron", true) } else { ("run", one % 2 == 0) };
+    let (kind, detached) =
+        if one.is_multiple_of(3) { ("cron", true) } else { ("run", one.is_multiple_of(2)) };
     let began = before(600 * (300 - one.min(300)));
     let cause = json!({ "task": "task1", "due_ms": began, "times": one % 4 });
     typed(json!({

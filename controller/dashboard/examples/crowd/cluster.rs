@@ -92,9 +92,9 @@ pub(crate) fn info(index: usize) -> AppInfo {
         0 => format!("http://{name}.example.com"),
         _ => format!("https://{}", domain(number)),
     });
-    let mounts = (0..if is_full { 50 } else { 0 }).map(|number| {
-        let source = if number % 3 == 0 { format!("/srv/media/{number}/{LONG_WORD}") } else { format!("volume-{number}") };
-        json!({ "source": source, "target": format!("/app/data/{number:02}/{}", if number % 7 == 0 { LONG_WORD } else { "files" }), "read_only": number % 4 == 0 })
+    let mounts = (0..if is_full { 50 } else { 0 }).map(|number: usize| {
+        let source = if number.is_multiple_of(3) { format!("/srv/media/{number}/{LONG_WORD}") } else { format!("volume-{number}") };
+        json!({ "source": source, "target": format!("/app/data/{number:02}/{}", if number.is_multiple_of(7) { LONG_WORD } else { "files" }), "read_only": number.is_multiple_of(4) })
     });
     let lock = json!({ "by": "ada", "at_ms": now_ms() - 900_000, "reason": format!("until the migration is done; {ARABIC}; {LONG_WORD}") });
     let value = json!({
@@ -295,7 +295,7 @@ pub(crate) fn machine(index: usize) -> NodeInfo {
     }
     let waits = (index == 49).then(|| format!("3 of 12 are not there yet: {LONG_WORD}"));
     let note =
-        (index == 49).then(|| "the kernel has no WireGuard; packets go over VXLAN, which is not encrypted");
+        (index == 49).then_some("the kernel has no WireGuard; packets go over VXLAN, which is not encrypted");
     let value = json!({
         "name": node(index), "alive": index != 13, "last_seen_ms": now_ms() / 60_000 * 60_000, "containers": APPS * EACH as usize / NODES,
         "capacity": Capacity { cpus: 8, memory_mib: 32_768, disk_free_mib: 90_000, disk_mib: 240_000, cgroup: "v2".into(), kernel: "6.1.0-40-amd64".into() },

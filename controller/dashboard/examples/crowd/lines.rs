@@ -48,7 +48,7 @@ fn line(name: &AppName, number: usize) -> LogLine {
         14 => "{\"level\":\"info\",\"message\":\"a line of JSON\",\"duration_ms\":12.5,\"path\":\"/api/v1/orders\",\"status\":200}".to_owned(),
         _ => format!("10.0.0.{} - - \"GET /products/{number} HTTP/1.1\" 200 {}", number % 250, number * 37 % 9000),
     };
-    let process = if number % 5 == 0 { "worker" } else { "web" };
+    let process = if number.is_multiple_of(5) { "worker" } else { "web" };
     typed(json!({
         "at_us": now_ms() * 1000, "app": name, "process": process, "ordinal": number % 4 + 1, "container": format!("{name}.{process}.{}.abc", number % 4 + 1),
         "stream": if number % 25 == 3 { "stderr" } else { "stdout" }, "text": text,

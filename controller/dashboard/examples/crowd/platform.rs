@@ -90,13 +90,13 @@ pub(crate) fn router() -> Router {
         .route("/v1/proxy", one::<ProxyInfo>(|| proxy(0)))
         .route("/v1/drains", list::<DrainInfo>(20, |number| {
             let nodes: BTreeMap<NodeName, Value> = (0..number % 4).map(|index| (node(index + 47), json!({ "dropped": index, "sent": 120_000, "last_sent_ms": before(60), "error": (index == 2).then(|| format!("cannot reach {LONG_WORD}: refused")) }))).collect();
-            json!({ "id": format!("{number:08x}"), "app": (number % 2 == 0).then(|| app(FULL)), "url": format!("syslog+tls://logs.example.com:6514/{LONG_WORD}"), "nodes": nodes })
+            json!({ "id": format!("{number:08x}"), "app": (number.is_multiple_of(2)).then(|| app(FULL)), "url": format!("syslog+tls://logs.example.com:6514/{LONG_WORD}"), "nodes": nodes })
         }))
         .route("/v1/alerts", list::<AlertInfo>(20, |number| json!({
-            "id": format!("{number:08x}"), "app": (number % 2 == 0).then(|| app(FULL)), "url": "https://hooks.example.com/services/…", "on": ["deploy-failed", "app-down", "disk-full"], "signed": number % 3 == 0,
+            "id": format!("{number:08x}"), "app": (number.is_multiple_of(2)).then(|| app(FULL)), "url": "https://hooks.example.com/services/…", "on": ["deploy-failed", "app-down", "disk-full"], "signed": number.is_multiple_of(3),
             "firing": (0..number % 4).map(|one| format!("{} is down: {ARABIC} {LONG_WORD}", app(one))).collect::<Vec<_>>(), "last_sent_ms": before(60), "error": (number % 5 == 1).then_some("the answer was 500"),
         })))
-        .route("/v1/registries", list::<RegistryInfo>(30, |number| json!({ "server": format!("registry-{number}.a-company-with-a-long-name.example.com:5000"), "user": person(number), "app": (number % 2 == 0).then(|| app(FULL)) })))
+        .route("/v1/registries", list::<RegistryInfo>(30, |number| json!({ "server": format!("registry-{number}.a-company-with-a-long-name.example.com:5000"), "user": person(number), "app": (number.is_multiple_of(2)).then(|| app(FULL)) })))
         .route("/v1/secrets", one::<SecretsInfo>(|| json!({ "key": "0123456789abcdef", "file": "/var/lib/berth/controller/secrets.key", "rotating": false, "since_ms": before(86_400) })))
 }
 
@@ -141,7 +141,7 @@ fn finding(number: usize) -> Value {
 }
 
 fn movement(number: usize) -> Value {
-    json!({ "app": app(if number % 10 == 0 { FULL } else { number }), "process": "web", "ordinal": number % 4 + 1, "from": node(number), "to": node(number + 49), "why": "its node has more of the app than the others" })
+    json!({ "app": app(if number.is_multiple_of(10) { FULL } else { number }), "process": "web", "ordinal": number % 4 + 1, "from": node(number), "to": node(number + 49), "why": "its node has more of the app than the others" })
 }
 
 fn controller(number: usize) -> Value {
@@ -183,9 +183,9 @@ fn event(seq: u64) -> EventInfo {
         _ => "scaled to web=4".to_owned(),
     };
     typed(json!({
-        "seq": seq, "at_ms": before((usize::try_from(EVENTS).unwrap_or(0) - index) * 60), "app": (seq % 7 > 0).then(|| app(if seq % 10 == 3 { FULL } else { index % APPS })),
+        "seq": seq, "at_ms": before((usize::try_from(EVENTS).unwrap_or(0) - index) * 60), "app": (!seq.is_multiple_of(7)).then(|| app(if seq % 10 == 3 { FULL } else { index % APPS })),
         "by": if seq % 8 == 3 { person(5) } else { "ada".to_owned() }, "from": if seq % 8 == 3 { "https 2001:db8:1234:5678:9abc:def0:1234:5678" } else { "https 192.0.2.7" },
-        "kind": "ps.scale", "text": text, "result": if failed { "failed" } else { "done" }, "reason": failed.then(|| if seq % 18 == 0 { lines(12) } else { "no node has room".to_owned() }), "took_ms": 900,
+        "kind": "ps.scale", "text": text, "result": if failed { "failed" } else { "done" }, "reason": failed.then(|| if seq.is_multiple_of(18) { lines(12) } else { "no node has room".to_owned() }), "took_ms": 900,
     }))
 }
 
