@@ -109,6 +109,44 @@ test("nobody else's page changes anything", async () => {
   assert.deepEqual(berth.json(["apps:list"]), []);
 });
 
+test("a sample is two clicks: its build is seen live, and it answers", async () => {
+  await page.goto(berth.base + "/ui/apps");
+  await page.getByRole("button", { name: "Deploy it Node.js" }).click();
+  const dialog = page.locator("dialog#new-app");
+  assert.equal(await dialog.getByLabel("Name").inputValue(), "hello", "a free name is proposed");
+  await dialog.getByLabel("Name").fill("sample-node");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await page.waitForURL("**/ui/apps/sample-node/builds/*");
+  await page.getByText("Adding the app's files").waitFor({ timeout: 120_000 });
+  await page.getByText("Application deployed").waitFor({ timeout: 60_000 });
+  assert.match(await berth.get("sample-node"), /It is live[^]*container <code>web\.1</);
+  assert.match(await berth.get("sample-node", "/style.css"), /--accent/);
+  await page.goto(berth.base + "/ui/apps/sample-node");
+  await page.getByText("Get its code").click();
+  await page.getByText(`git clone ssh://paas@127.0.0.1:${berth.ssh}/sample-node`).waitFor();
+
+  // A name that is taken is refused where it was typed.
+  await page.goto(berth.base + "/ui/apps");
+  await page.getByRole("button", { name: "New app" }).click();
+  await dialog.getByLabel("Name").fill("sample-node");
+  await dialog.getByLabel("Begin with").selectOption("static");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await dialog.locator(".wrong").getByText(/sample-node/).waitFor();
+  await page.keyboard.press("Escape");
+});
+
+test("an app without a deploy begins with a sample as well", async () => {
+  for (const [sample, words] of [["Python", "It is live"], ["Static site", "It is live"]]) {
+    const name = "sample-" + sample.slice(0, 6).toLowerCase();
+    berth.cli(["apps:create", name]);
+    await page.goto(`${berth.base}/ui/apps/${name}`);
+    await page.getByRole("button", { name: `Deploy ${sample}` }).click();
+    await page.waitForURL(`**/ui/apps/${name}/builds/*`);
+    await page.getByText("Application deployed").waitFor({ timeout: 120_000 });
+    assert.match(await berth.get(name), new RegExp(words));
+  }
+});
+
 test("a push shows while it builds, and what it made appears by itself", async () => {
   repo = berth.repository("python-flask", "hello");
   await page.goto(berth.base + "/ui/apps");
@@ -187,6 +225,79 @@ test("another push is followed in the logs, and rolled back", async () => {
   assert.match(await berth.get("hello"), /hello from/);
   await page.getByRole("row", { name: /Rollback to v1/ }).getByText("current").waitFor();
   await picture(page, "deploys");
+});
+
+test("the next deploy is tried with some of the requests, and promoted from the app's page", async () => {
+  await page.goto(app("/deploys"));
+  await page.getByRole("button", { name: "Canary next" }).click();
+  const next = page.locator("dialog#canary-next");
+  await next.getByLabel("Percent").fill("20");
+  await done(page, () => next.getByRole("button", { name: "Set" }).click());
+  await page.locator("#next-is-canary").getByText("20 %").waitFor();
+  berth.cli(["config:set", "hello", "GREETING=on trial"]);
+  await page.locator("#canary").getByText("20 %").waitFor();
+  await page.goto(app());
+  assert.deepEqual(await inaccessible(page), []);
+  await picture(page, "canary");
+  await page.locator("#canary").getByRole("button", { name: "Promote" }).click();
+  await done(page, () => page.locator("dialog#promote").getByRole("button", { name: "Promote" }).click());
+  await until("all requests to be its", async () => /greeting=on trial/.test(await berth.get("hello")));
+  await page.goto(app());
+  await page.locator("#process-web").waitFor();
+  assert.equal(await page.locator("#canary").count(), 0);
+});
+
+test("how an app is deployed and how much of its log is kept are forms; a blue/green deploy is taken back", async () => {
+  await page.goto(app("/settings"));
+  await page.locator("section", { has: page.locator("h2#deploys") }).getByRole("button", { name: "Change" }).click();
+  const deploys = page.locator("dialog#deploys-how");
+  await deploys.getByLabel("New releases").selectOption("blue-green");
+  await deploys.getByLabel("Watched for").fill("soon");
+  await deploys.getByRole("button", { name: "Set" }).click();
+  await deploys.locator(".wrong").getByText(/rollback-window/).waitFor();
+  await deploys.getByLabel("Watched for").fill("2m");
+  await done(page, () => deploys.getByRole("button", { name: "Set" }).click());
+  const { strategy, rollback_window_secs } = berth.json(["deploy:report", "hello"]);
+  assert.deepEqual([strategy, rollback_window_secs], ["blue-green", 120]);
+
+  await page.getByRole("button", { name: "How much is kept" }).click();
+  const logs = page.locator("dialog#logs-kept");
+  await logs.getByLabel("Largest log").fill("128");
+  await done(page, () => logs.getByRole("button", { name: "Set" }).click());
+  await page.locator("main").getByText("up to 128 MiB").waitFor();
+  await picture(page, "app-settings");
+
+  berth.cli(["config:set", "hello", "GREETING=green"]);
+  await page.goto(app());
+  await page.locator("#kept").getByRole("button", { name: "Go back to it" }).click();
+  await done(page, () => page.locator("dialog#take-back").getByRole("button", { name: "Go back" }).click());
+  assert.match(await berth.get("hello"), /greeting=on trial/);
+  berth.cli(["deploy:set", "hello", "strategy"]);
+});
+
+test("a change of a variable shows its values when asked for", async () => {
+  await page.goto(app("/config"));
+  const change = page.locator(".events li", { hasText: "GREETING" }).first();
+  await change.waitFor();
+  assert.ok(!(await page.content()).includes("on trial"), "no value is in the page");
+  await change.getByRole("button", { name: "Show its values" }).click();
+  await change.locator("td", { hasText: "green" }).waitFor();
+  await change.locator("td", { hasText: "on trial" }).waitFor();
+  assert.deepEqual(await inaccessible(page), []);
+  await picture(page, "config-change");
+  await change.getByRole("button", { name: "Hide its values" }).click();
+  assert.equal(await change.locator("td").count(), 0);
+});
+
+test("a page that is not there keeps the navigation", async () => {
+  for (const where of ["/ui/none", "/ui/apps/none", "/ui/apps/%20"]) {
+    await page.goto(berth.base + where);
+    await page.getByRole("heading", { name: "There is no such page" }).waitFor();
+    await page.getByRole("link", { name: "Try again" }).waitFor();
+    await page.getByText("Signed in as").waitFor();
+  }
+  await page.getByRole("link", { name: "Nodes" }).click();
+  await page.waitForURL("**/ui/nodes");
 });
 
 test("a terminal in a container takes what is typed and says how it ended", async () => {
@@ -351,7 +462,7 @@ test("the keyboard is enough", async () => {
 
 test("a page says when it is stale, and recovers by itself", async () => {
   await page.goto(app());
-  await page.locator("#process-web .state", { hasText: "running" }).waitFor();
+  await page.locator("#process-web .state", { hasText: "running" }).first().waitFor();
   berth.signal("controller", "SIGSTOP");
   try {
     await page.locator("#stale", { hasText: "may be old" }).waitFor({ timeout: 40_000 });

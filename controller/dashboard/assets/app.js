@@ -227,7 +227,12 @@
   // ---- What a button asks for: text or HTML of ours, put where it says (`data-into`); with the fields of its form (`data-sends`).
   const ask = async (button) => {
     const place = document.getElementById(button.dataset.into), dialog = place.closest("dialog");
-    const press = (on) => { button.setAttribute("aria-pressed", String(on)); button.textContent = on ? "Hide" : "Show"; };
+    const press = (on) => {
+      const word = on ? "Hide" : "Show", label = button.getAttribute("aria-label");
+      button.setAttribute("aria-pressed", String(on));
+      button.textContent = word;
+      if (label) button.setAttribute("aria-label", label.replace(/^(Show|Hide)/, word));
+    };
     const isField = "value" in place;
     if (button.getAttribute("aria-pressed") === "true") { place.textContent = place.dataset.mask ?? ""; press(false); return; }
     const sent = "sends" in button.dataset ? { method: "POST", body: new URLSearchParams(new FormData(button.form)) } : {};

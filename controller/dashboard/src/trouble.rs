@@ -121,7 +121,7 @@ pub(crate) async fn as_page(mut request: Request, next: Next) -> Response {
     let status = trouble.status();
     let is_passing = can_repeat && is_passing(status);
     let title = title(status);
-    let again = uri.path_and_query().filter(|_| can_repeat).map(|place| place.as_str());
+    let again = uri.path_and_query().filter(|_| can_repeat).map(http::uri::PathAndQuery::as_str);
     let main = words(title, trouble.message(), is_passing, again);
     if !is_visitor {
         return (status, page::bare(title, theme, &main)).into_response();
