@@ -126,7 +126,7 @@ test("a page that is open for long does not grow", async (t) => {
       }
     };
     await page.goto(base + where);
-    await look(5);
+    await look(40);
     const early = await held();
     await look(40);
     const late = await held();

@@ -13,6 +13,7 @@ use berth_model::config_api::{ConfigDiff, ConfigEvent, Variable};
 use berth_model::cron::CronInfo;
 use berth_model::deploy::ChecksReport;
 use berth_model::deploy::{DeployReport, ReleaseDiff};
+use berth_model::logs::AppLogs;
 use berth_model::metrics::AppMetrics;
 use berth_model::network::AppNetworksInfo;
 use berth_model::placing::VolumeInfo;
@@ -71,6 +72,10 @@ pub(crate) fn router() -> Router {
             }),
         )
         .route(&at("/builds/{build}/log"), get(build_log))
+        .route(
+            &at("/log-settings"),
+            json_of::<AppLogs>(|_| json!({ "max_mib": 1_048_576, "keep_hours": 87_600 })),
+        )
         .route(&at("/deploy"), json_of::<DeployReport>(deploy))
         .route(
             &at("/config/variables"),
