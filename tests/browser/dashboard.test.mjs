@@ -290,6 +290,41 @@ test("a change of a variable shows its values when asked for", async () => {
   assert.equal(await change.locator("td").count(), 0);
 });
 
+test("what runs is deployed on another app, and an image by its name", async () => {
+  for (const name of ["hello-two", "hello-three"]) berth.cli(["apps:create", name]);
+  await page.goto(app("/deploys"));
+  await page.getByRole("button", { name: "Deploy on another app" }).click();
+  const onto = page.locator("dialog#deploy-onto");
+  await onto.getByLabel("Other app").selectOption("hello-two");
+  await done(page, () => onto.getByRole("button", { name: "Deploy" }).click(), "**/ui/apps/hello-two/deploys");
+  assert.match(await berth.get("hello-two"), /hello from/);
+
+  await page.goto(`${berth.base}/ui/apps/hello-three/deploys`);
+  await page.getByRole("button", { name: "Deploy an image" }).click();
+  const image = page.locator("dialog#deploy-image");
+  await image.getByLabel("Image").fill("No Image");
+  await image.getByRole("button", { name: "Deploy" }).click();
+  await image.locator(".wrong").getByText(/No Image/).waitFor();
+  await image.getByLabel("Image").fill("apps/hello");
+  await done(page, () => image.getByRole("button", { name: "Deploy" }).click());
+  assert.match(await berth.get("hello-three"), /hello from/);
+});
+
+test("logs of an app are sent elsewhere, and no more", async () => {
+  await page.goto(app("/settings"));
+  await page.getByRole("button", { name: "Add drain" }).click();
+  const drain = page.locator("dialog#logs-drain");
+  await drain.getByLabel("Where to").fill("gopher://logs.example.com");
+  await drain.getByRole("button", { name: "Add" }).click();
+  await drain.locator(".wrong").getByText(/gopher/).waitFor();
+  await drain.getByLabel("Where to").fill("syslog+udp://192.0.2.1:514");
+  await done(page, () => drain.getByRole("button", { name: "Add" }).click());
+  const row = page.getByRole("row", { name: /192\.0\.2\.1/ });
+  await row.getByRole("button", { name: /Remove/ }).click();
+  await done(page, () => page.locator("dialog#remove-drain").getByRole("button", { name: "Remove" }).click());
+  await row.waitFor({ state: "detached" });
+});
+
 test("a page that is not there keeps the navigation", async () => {
   for (const where of ["/ui/none", "/ui/apps/none", "/ui/apps/%20"]) {
     await page.goto(berth.base + where);

@@ -1,6 +1,6 @@
 //! End to end: a whole Berth, real `git push`, real requests. `cargo test -p berth-tests --test e2e [-- FILTER]`.
 //!
-//! Two platforms, one after the other: the scenarios on the first share it, each with apps of its own, two at a time;
+//! Two platforms, one after the other: the scenarios on the first share it, each with apps of its own, three at a time;
 //! those on the second kill its processes and look at the whole machine, one at a time.
 
 #![expect(clippy::print_stderr, reason = "a test runner talks to its terminal")]
@@ -130,7 +130,7 @@ fn main() -> ExitCode {
                 trials.extend(gentle(shared, networks::SCENARIOS));
                 trials
             },
-            2,
+            3,
         ),
         (
             |shared| {

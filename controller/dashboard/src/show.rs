@@ -86,7 +86,7 @@ pub(crate) fn state(word: &str) -> Markup {
 /// `good`, `busy`, `warn`, `bad` or `idle`.
 pub(crate) fn tone(word: &str) -> &'static str {
     match word {
-        "running" | "live" | "succeeded" | "ready" | "alive" | "done" | "serving" | "ok" => "good",
+        "running" | "live" | "succeeded" | "ready" | "alive" | "done" | "serving" | "ok" | "leads" => "good",
         "deploying" | "building" | "pending" | "starting" | "preparing" | "canary" | "draining"
         | "waiting" => "busy",
         "degraded" | "cordoned" | "interrupted" | "missed" | "skipped" | "not ready" | "expiring" => "warn",

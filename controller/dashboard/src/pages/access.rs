@@ -83,8 +83,8 @@ fn keys_table(keys: &[SshKeyInfo]) -> Markup {
             tbody { @for key in keys {
                 tr id={ "key-" (key.name) } {
                     th scope="row" { (key.name) }
-                    td { (key.algorithm) }
-                    td.finding { code { (key.fingerprint) } }
+                    td.whole { (key.algorithm) }
+                    td.finding.whole { code { (key.fingerprint) } }
                     td data-label="Added" { (moment(key.created_ms)) }
                     td.row-actions { button.link.bad type="button" data-opens="remove-key" data-with-name=(key.name) aria-label={ "Remove the key " (key.name) } { "Remove" } }
                 }

@@ -154,7 +154,7 @@ fn row(image: &ImageInfo) -> Markup {
                 Some(app) => a href={ "/ui/apps/" (app) } { (image.repository) },
                 None => (image.repository),
             } }
-            td data-label="Tags" { @if image.tags.is_empty() { span.dim { "–" } } @for tag in &image.tags { span.label { (tag) } " " } }
+            td data-label="Tags" { @if image.tags.is_empty() { span.dim { "–" } } @for tag in image.tags.iter().take(NAMED) { span.label { (tag) } " " } (more(image.tags.len())) }
             td data-label="Used by" { (users(image)) }
             td.n data-label="Size" { (bytes(image.bytes)) }
             td data-label="Made" { @if image.created_ms > 0 { (moment(image.created_ms)) } @else { "–" } }
@@ -165,7 +165,6 @@ fn row(image: &ImageInfo) -> Markup {
 
 /// Releases made of it, each with a link; its newest come last in the API's answer.
 fn users(image: &ImageInfo) -> Markup {
-    let more = image.releases.len().saturating_sub(NAMED);
     html! {
         @if image.releases.is_empty() { span.dim { @if image.repository.starts_with("stacks/") { "builds" } @else { "no release" } } }
         @for (index, release) in image.releases.iter().rev().take(NAMED).enumerate() {
@@ -175,8 +174,13 @@ fn users(image: &ImageInfo) -> Markup {
                 None => (release),
             }
         }
-        @if more > 0 { span.dim { " and " (more) " more" } }
+        (more(image.releases.len()))
     }
+}
+
+/// How many there are beside those that are named.
+fn more(count: usize) -> Markup {
+    html! { @if count > NAMED { span.dim { " and " (count - NAMED) " more" } } }
 }
 
 /// A form without the page's script: what was removed is said on the page it leads to.

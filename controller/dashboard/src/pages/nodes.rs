@@ -214,7 +214,7 @@ fn controllers_of(controllers: &[ControllerInfo]) -> Markup {
                 tbody { @for one in controllers {
                     tr {
                         th scope="row" { (one.name) }
-                        td { @if one.leads { span.state data-tone="good" { "leads" } } @else { span.state { "follows" } } }
+                        td { (state(if one.leads { "leads" } else { "follows" })) }
                         td.n data-label="SSH port" { (one.ssh_port) }
                         td data-label="Version" { (one.version) }
                         td data-label="Since" { (moment(one.since_ms)) }

@@ -101,8 +101,8 @@ fn containers(node: &NodeInfo, top: &[Usage], used: Used) -> Markup {
                 @if top.len() > 8 { div.actions { input type="search" data-filters="#here tbody tr" data-search placeholder="Search ( / )" aria-label="Search containers"; } }
             }
             @if used.running < node.containers { p.dim { (node.containers - used.running) " of " (node.containers) " have no process now: static sites, or they start, or failed; their apps say which." } }
-            @if sorted.is_empty() { (empty("Nothing runs here.", &html! {})) }
-            @else { div.wide { table #here .cards {
+            @if node.containers == 0 { (empty("Nothing runs here.", &html! {})) }
+            @if !sorted.is_empty() { div.wide { table #here .cards {
                 thead { tr {
                     th scope="col" { "App" } th scope="col" { "Container" } th.n scope="col" { "CPU" } th.n scope="col" { "Memory" } th.n scope="col" { "Of its limit" }
                     th.n scope="col" { "Network in" } th.n scope="col" { "Out" } th.n scope="col" { "Restarts" }

@@ -35,7 +35,7 @@ pub(super) fn section(
                         (fact("API", &html! { (version.api) }))
                         (fact("SSH and git", &html! { "port " (version.ssh_port) }))
                         @for one in controllers {
-                            (fact("Controller", &html! { (one.name) " " (state(if one.leads { "leads" } else { "ready" })) " " span.dim { (one.version) ", since " (moment(one.since_ms)) } }))
+                            (fact("Controller", &html! { (one.name) " " (state(if one.leads { "leads" } else { "follows" })) " " span.dim { (one.version) ", since " (moment(one.since_ms)) } }))
                         }
                     }
                 }
