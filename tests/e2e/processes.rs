@@ -268,7 +268,7 @@ fn ended(berth: &mut Berth) -> Result<()> {
         berth.ok(&["apps:clone", "--ttl", "1h", app, clone])?;
     }
     ensure!(berth.get("review-1", "/")?.status == 200, "it serves");
-    berth.ok(&["apps:set", "review-1", "ttl", "5s"])?;
+    berth.ok(&["apps:set", "review-1", "ttl", "10s"])?;
     berth.kill(Role::Controller)?;
     berth.until_ready()?;
     until(Duration::from_secs(40), "it to be destroyed", || {
