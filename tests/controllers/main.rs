@@ -36,6 +36,7 @@ fn three(etcd: &Etcd, name: &str, dir: &std::path::Path, lease: u8) -> Result<Ve
         .with_context(|| next.log())?;
         all.push(next);
     }
+    ensure!(all[0].leads()?, "the first leads no more: {}", all[0].log());
     Ok(all)
 }
 
@@ -185,7 +186,7 @@ fn revive(all: &mut [Controller]) -> Result<usize> {
 #[test]
 fn a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_stale() -> Result<()> {
     let (etcd, dir) = (Etcd::start()?, tempfile::tempdir()?);
-    let mut all = three(&etcd, "stopped", dir.path(), 3)?;
+    let mut all = three(&etcd, "stopped", dir.path(), 10)?;
     let token = all[0].token("stream")?;
     ensure!(create(all[0].api, &token, "before")?, "acknowledged");
     let old = all[0].process.as_ref().context("it runs")?;
@@ -221,7 +222,7 @@ fn a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_stale() ->
 #[test]
 fn every_door_leads_to_the_leader_with_its_own_keys() -> Result<()> {
     let (etcd, dir) = (Etcd::start()?, tempfile::tempdir()?);
-    let mut all = three(&etcd, "doors", dir.path(), 3)?;
+    let mut all = three(&etcd, "doors", dir.path(), 10)?;
     let token = all[0].token("doors")?;
     let host_key = |one: &Controller| -> Result<String> {
         let port = one.ssh.port().to_string();

@@ -168,7 +168,7 @@ fn layers() -> Value {
     };
     let layer = |number: usize| {
         json!({ "digest": format!("sha256:{number:064x}"), "bytes": 1_000 << (number % 20), "shared_with": number % 400,
-            "made_by": (number % 4 > 0).then(|| step(number)) })
+            "made_by": (!number.is_multiple_of(4)).then(|| step(number)) })
     };
     json!({ "digest": format!("sha256:{:064x}", 7), "repositories": [format!("apps/{}", app(FULL)), "stacks/base"], "created_ms": before(99_000),
         "layers": (0..120).map(layer).collect::<Vec<_>>() })

@@ -91,14 +91,12 @@ fn short(digest: &str) -> &str {
     hex.get(..12).unwrap_or(hex)
 }
 
+/// Stays as it is: an image never changes, and to say what it shares all others are read.
 async fn page(visitor: Visitor, Path(digest): Path<String>) -> Response {
-    let title = format!("Image {}", short(&digest));
-    visitor
-        .show(&title, move |visitor| {
-            let path = format!("/v1/images/{}", show::part(&digest));
-            async move { Ok(made_of(&visitor.api.get::<ImageDetail>(&path).await?)) }
-        })
-        .await
+    match visitor.api.get::<ImageDetail>(&format!("/v1/images/{}", show::part(&digest))).await {
+        Ok(image) => visitor.show_once(&format!("Image {}", short(&digest)), &made_of(&image)),
+        Err(error) => Trouble::from(error).into_response(),
+    }
 }
 
 fn made_of(image: &ImageDetail) -> Markup {
