@@ -19,6 +19,9 @@ pub enum EventResult {
 }
 
 impl EventResult {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::Interrupted];
+
     /// As it is written in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -32,7 +35,7 @@ impl EventResult {
     /// The result that is written so.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Done, Self::Failed, Self::Interrupted].into_iter().find(|result| result.as_str() == text)
+        Self::ALL.into_iter().find(|result| result.as_str() == text)
     }
 }
 

@@ -34,11 +34,8 @@ pub(super) fn commands() -> Vec<Command> {
                 .value_parser(clap::value_parser!(u32).range(0..=10_000)),
             option("kind", "KIND", "Only of this kind, such as config.set, or family, such as config"),
             option("by", "NAME", "Only of this token or SSH key, or of local or berth"),
-            option("result", "RESULT", "Only what ended so: done, failed or interrupted").value_parser([
-                "done",
-                "failed",
-                "interrupted",
-            ]),
+            option("result", "RESULT", "Only what ended so: done, failed or interrupted")
+                .value_parser(EventResult::ALL.map(EventResult::as_str)),
             when::since(),
             when::until(),
         ]),

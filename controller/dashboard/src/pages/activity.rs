@@ -143,7 +143,7 @@ fn filters(wanted: &Wanted) -> Markup {
             div { label for="by-who" { "Who" } input #by-who name="by" value=(wanted.by) maxlength="64" autocomplete="off" spellcheck="false"; }
             div { label for="by-result" { "Result" } select #by-result name="result" {
                 option value="" { "Any" }
-                @for result in [EventResult::Done, EventResult::Failed, EventResult::Interrupted] {
+                @for result in EventResult::ALL {
                     option value=(result.as_str()) selected[wanted.result == result.as_str()] { (result.as_str()) }
                 }
             } }
