@@ -357,6 +357,12 @@ pub struct CanaryInfo {
     pub errors: u64,
 }
 
+/// What reports of an app say of its release on trial.
+#[must_use]
+pub fn canary_remark(release: ReleaseVersion, percent: u8) -> String {
+    format!("{release} is a canary with {percent} % of the requests")
+}
+
 /// `POST /v1/apps/{app}/deploy/canary`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,7 @@ use crate::release_diff::command;
 use berth_model::apart::{ApartSettings, Aparts, AppApart, shown_neighbours};
 use berth_model::api::{AppInfo, PsContainer, PsReport, ReleaseInfo};
 use berth_model::container::{ContainerState, ContainerStatus, Stop, signal_name};
+use berth_model::deploy::canary_remark;
 use berth_model::placing::{PlacingSettings, shown_labels};
 use berth_model::processes::{AppLife, AppProcesses, ContainerInspect, ProcessSettings};
 use berth_model::release::{App, Outcome, Release};
@@ -197,7 +198,7 @@ pub(super) async fn remarks(platform: &Platform, app: &App) -> Result<Vec<String
         remarks.push(format!("{}: {}", release.version, release.description));
     }
     if let Some(canary) = &platform.deploys().plan(&app.name).canary {
-        remarks.push(format!("{} is a canary with {} % of the requests", canary.release, canary.percent));
+        remarks.push(canary_remark(canary.release, canary.percent));
     }
     if platform.nodes().await?.len() > 1 {
         remarks.extend(crate::placing::about_volumes(platform, app).await?);

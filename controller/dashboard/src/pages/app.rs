@@ -14,7 +14,7 @@ use berth_model::AppName;
 use berth_model::ProcessType;
 use berth_model::api::{AppInfo, PsContainer, PsReport, ReleaseInfo, VersionInfo};
 use berth_model::container::ContainerState;
-use berth_model::deploy::DeployReport;
+use berth_model::deploy::{DeployReport, canary_remark};
 use berth_model::metrics::Usage;
 use berth_model::traffic::Traffic;
 use maud::{Markup, html};
@@ -75,19 +75,17 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
         async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
     )?;
     let Some(current) = info.release else { return Ok(html! { (head) (not_deployed(visitor, app).await?) }) };
-    let release = api.get::<ReleaseInfo>(&of(&format!("releases/{current}"))).await?;
-    let code_at = match &release.git_rev {
-        Some(_) => Some(api.get::<VersionInfo>("/v1/version").await?.ssh_port),
-        None => None,
-    };
+    let of_release = of(&format!("releases/{current}"));
+    let (release, version) =
+        tokio::try_join!(api.get::<ReleaseInfo>(&of_release), api.get::<VersionInfo>("/v1/version"))?;
     let usage: BTreeMap<&str, &Usage> = top.iter().map(|one| (one.container.as_str(), one)).collect();
     let now = &traffic.now;
     Ok(html! {
         (head)
         (super::deploys::standing(app, &deploy))
         // That a canary is on trial is said above.
-        @let said = deploy.canary.as_ref().map(|canary| format!("{} is a canary", canary.release));
-        @for remark in ps.remarks.iter().filter(|one| !said.as_ref().is_some_and(|said| one.starts_with(said))) { p.notice { (remark) } }
+        @let said = deploy.canary.as_ref().map(|canary| canary_remark(canary.release, canary.percent));
+        @for remark in ps.remarks.iter().filter(|one| Some(*one) != said.as_ref()) { p.notice { (remark) } }
         dl.figures {
             div { dt { "Requests/s" } dd { (rate(now.requests, now.seconds)) } }
             div { dt { "Under way" } dd { (traffic.in_flight) } }
@@ -132,7 +130,7 @@ async fn view(visitor: &Visitor, app: &AppName) -> Result<Markup, Trouble> {
                 @if let Some(builder) = &info.builder { div { dt { "Built by" } dd { (builder) } } }
                 div { dt { "Image" } dd { code.digest { (release.image) } } }
             }
-            @if let Some(port) = code_at { (get_code(app, port)) }
+            @if release.git_rev.is_some() { (get_code(app, version.ssh_port)) }
         }
         (stop_dialog(app))
     })
