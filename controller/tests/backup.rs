@@ -61,6 +61,7 @@ async fn what_was_backed_up_is_restored() {
     let watch = Watch {
         release: ReleaseVersion(1),
         back_to: ReleaseVersion(1),
+        proven: None,
         until_ms: i64::MAX,
         before_percent: 0,
     };

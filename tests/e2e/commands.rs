@@ -19,6 +19,10 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("the_api_asks_for_a_token", api),
 ];
 
+/// It gives every app a new release.
+pub(crate) const ROUGH: &[(&str, crate::RoughScenario)] =
+    &[("commands_for_config_of_all_apps", config_of_all)];
+
 fn apps(berth: &Berth) -> Result<()> {
     berth.ok(&["apps:create", "first-app"])?;
     ensure!(berth.berth(&["apps:exists", "first-app"])?.code == 0, "it exists");
@@ -57,18 +61,28 @@ fn config(berth: &Berth) -> Result<()> {
     ensure!(json["MULTI"] == multi, "{json}");
     berth.ok(&["config:unset", app, "GREETING", "MULTI"])?;
     ensure!(berth.get(app, "/")?.text() == "hello one", "config:unset restarts");
-    // A name of its own: the other scenarios' apps get it too.
-    berth.ok(&["config:set", "--global", "SHARED_WORD=everywhere"])?;
-    berth.ok(&["ps:restart", app])?;
-    let global = berth.get(app, "/env/SHARED_WORD")?.text();
-    berth.ok(&["config:unset", "--global", "SHARED_WORD"])?;
-    ensure!(global == "everywhere", "a global value reaches the app when it starts again: {global}");
     let imported =
         berth.berth_with_input(&["config:import", app, "-"], b"A=1\nB='two words'\n# comment\n")?;
     ensure!(imported.code == 0, "{}", imported.all());
     ensure!(berth.get(app, "/env/B")?.text() == "two words", "imported");
     ensure!(berth.berth(&["config:set", app, "PORT=1"])?.code != 0, "PORT is Berth's");
     ensure!(berth.berth(&["config:set", app, "1BAD=x"])?.code != 0, "bad names are refused");
+    Ok(())
+}
+
+fn config_of_all(berth: &mut Berth) -> Result<()> {
+    for app in ["shares", "shares-too"] {
+        push_server(berth, app, "one", &[])?;
+    }
+    berth.ok(&["config:set", "--global", "SHARED_WORD=everywhere"])?;
+    for app in ["shares", "shares-too"] {
+        ensure!(berth.get(app, "/env/SHARED_WORD")?.text() == "everywhere", "{app} did not get it");
+    }
+    berth.ok(&["config:unset", "--global", "SHARED_WORD"])?;
+    for app in ["shares", "shares-too"] {
+        ensure!(berth.get(app, "/env/SHARED_WORD")?.text() != "everywhere", "{app} still has it");
+        berth.ok(&["--force", "apps:destroy", app])?;
+    }
     Ok(())
 }
 

@@ -137,6 +137,7 @@ fn main() -> ExitCode {
                 [
                     faults::SCENARIOS,
                     certs::ROUGH,
+                    commands::ROUGH,
                     processes::ROUGH,
                     rollouts::ROUGH,
                     runs::ROUGH,

@@ -10,6 +10,7 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("rollout_of_a_canary_is_raised_promoted_and_aborted", canary),
     ("rollout_blue_green_goes_back_at_once", blue_green),
     ("rollout_that_exits_again_and_again_is_taken_back_once", exits),
+    ("rollout_goes_back_as_far_as_to_one_that_has_proven_itself", proven),
     ("rollout_that_answers_errors_is_taken_back", errors),
     ("rollout_in_batches_is_taken_back_when_a_later_one_fails", by_batches),
     ("rollout_stops_first_where_that_was_asked_for", stop_first),
@@ -172,6 +173,37 @@ fn exits(berth: &Berth) -> Result<()> {
     ensure!(watched.trim().is_empty(), "{watched}");
     let back = berth.berth(&["rollback", app])?;
     ensure!(back.code != 0, "v2 is passed over, and v1 is what runs: {}", back.all());
+    Ok(())
+}
+
+fn proven(berth: &Berth) -> Result<()> {
+    let app = "goes-further";
+    let repo = push_server(berth, app, "one", &[])?;
+    berth.ok(&["storage:mount", app, "goes-further-data:/data"])?;
+    // Well until it is told, long after its checks.
+    let bad = server("two").replace(
+        "server.serve_forever()",
+        "import threading, time\n\
+         def told():\n    while not os.path.exists('/data/end'):\n        time.sleep(0.1)\n    time.sleep(1)\n    os._exit(7)\n\
+         threading.Thread(target=told, daemon=True).start()\nserver.serve_forever()",
+    );
+    repo.change(&[("server.py", &bad)])?;
+    berth.ok(&["config:set", app, "NOTE=three"])?;
+    let watched = berth.ok(&["deploy:report", app, "--watched"])?.stdout;
+    ensure!(watched.contains("goes back to v2"), "{watched}");
+    berth.ok(&["enter", app, "web.1", "touch", "/data/end"])?;
+    until(Duration::from_secs(90), "two rollbacks", || {
+        let listed = releases(berth, app)?;
+        ensure!(listed[0]["version"] == 5 && listed[0]["outcome"] == "live", "{listed:?}");
+        Ok(())
+    })?;
+    let listed = releases(berth, app)?;
+    let said = |n: usize| listed[n]["description"].as_str().unwrap_or_default().to_owned();
+    ensure!(said(1).contains("Rollback to v2: v3 went bad"), "{listed:?}");
+    ensure!(said(0).contains("Rollback to v1: v4 went bad"), "{listed:?}");
+    ensure!(berth.get(app, "/")?.text() == "hello one", "the one that has proven itself serves");
+    let watched = berth.ok(&["deploy:report", app, "--watched"])?.stdout;
+    ensure!(watched.trim().is_empty(), "it is not watched: {watched}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: what nodes say of the containers of a release that is watched or on trial, and what the proxies counted of their answers.
 //! Out: a reason, and then a rollback, or the end of a canary, in the name of `berth`. [`verdict`] is pure. A rollback is not
-//! watched itself: there is one step back and no further.
+//! watched itself, unless it goes to a release whose own time was not up: it ends at one that has proven itself.
 
 use super::plan::{AppPlan, Planned, Watch};
 use super::rollout::Work;
@@ -200,8 +200,8 @@ impl Act {
             }
             Self::RollBack(watch) if plan.watch.as_ref().is_some_and(|one| one.release == watch.release) => {
                 let done = work.withdraw(&watch, reason).await;
-                // Whatever came of it: one step, and no further.
-                deploys.step(&work.platform, &work.app, AppPlan::unwatched).await?;
+                // Whatever came of it, it is not tried again.
+                deploys.step(&work.platform, &work.app, |plan| plan.unwatched_of(watch.release)).await?;
                 done
             }
             Self::Abort(_) | Self::RollBack(_) => Ok(()),

@@ -91,6 +91,9 @@ pub struct Watch {
     pub release: ReleaseVersion,
     /// Where it goes back to.
     pub back_to: ReleaseVersion,
+    /// Where it goes from there if that goes bad too: the last release whose time was up, where `back_to` was watched itself.
+    #[serde(default)]
+    pub proven: Option<ReleaseVersion>,
     /// Until when; milliseconds since the Unix epoch.
     pub until_ms: i64,
     /// Share of 5xx in the minute before the switch, in percent: no worse than that is not its fault.
@@ -455,10 +458,37 @@ impl AppPlan {
         next
     }
 
+    /// How `release` is watched after it took the place of `before`. What is watched itself says nothing of what is usual, and is
+    /// no end of the way back.
+    #[must_use]
+    pub fn watch_after(
+        &self,
+        release: ReleaseVersion,
+        before: ReleaseVersion,
+        before_percent: u32,
+        now_ms: i64,
+    ) -> Watch {
+        let watch = Watch { release, back_to: before, proven: None, until_ms: 0, before_percent };
+        match self.watch.as_ref().filter(|one| one.release == before && one.until_ms > now_ms) {
+            None => watch,
+            Some(Watch { back_to, proven, before_percent, .. }) => {
+                Watch { proven: Some(proven.unwrap_or(*back_to)), before_percent: *before_percent, ..watch }
+            }
+        }
+    }
+
     /// Nobody is watched any more.
     #[must_use]
     pub fn unwatched(&self) -> Self {
         Self { watch: None, ..self.clone() }
+    }
+
+    /// This one is watched no more.
+    #[must_use]
+    pub fn unwatched_of(&self, release: ReleaseVersion) -> Self {
+        let mut next = self.clone();
+        next.watch.take_if(|watch| watch.release == release);
+        next
     }
 
     /// The app as routing sees it. The release is that of the containers that serve: it changes with them.

@@ -278,3 +278,24 @@ proptest! {
         prop_assert_eq!(count(&back), count(&before));
     }
 }
+
+#[test]
+fn what_is_watched_itself_is_no_end_of_the_way_back() {
+    let after = |plan: &AppPlan, release: u64, before: u64, now_ms| {
+        let watch = plan.watch_after(ReleaseVersion(release), ReleaseVersion(before), 50, now_ms);
+        AppPlan { watch: Some(Watch { until_ms: now_ms + 10, ..watch }), ..AppPlan::default() }
+    };
+    let way = |plan: &AppPlan| {
+        let watch = plan.watch.clone().expect("watched");
+        (watch.back_to.0, watch.proven.map(|proven| proven.0), watch.before_percent)
+    };
+    let usual = AppPlan::default().watch_after(ReleaseVersion(2), ReleaseVersion(1), 5, 0);
+    let second = AppPlan { watch: Some(Watch { until_ms: 10, ..usual }), ..AppPlan::default() };
+    let third = after(&second, 3, 2, 9);
+    assert_eq!(way(&third), (2, Some(1), 5));
+    assert_eq!(way(&after(&third, 4, 3, 18)), (3, Some(1), 5), "however many come in a row");
+    assert_eq!(way(&after(&third, 4, 3, 19)), (3, None, 50), "its time was up");
+    assert_eq!(way(&after(&third, 5, 4, 9)), (4, None, 50), "another one was watched");
+    assert_eq!(third.unwatched_of(ReleaseVersion(2)), third);
+    assert_eq!(third.unwatched_of(ReleaseVersion(3)).watch, None);
+}

@@ -179,12 +179,17 @@ impl Work {
         let mut parts = self.parts_of(&target, description).await?;
         (parts.config, parts.secrets) = (target.config, target.secrets);
         let release = self.add(parts).await?;
+        let version = release.version;
         let outcome = Outcome::Withdrawn { reason: reason.to_owned() };
         let mut goal = self.whole(&app, release, None).await;
         goal.title = format!("automatic rollback from {bad}");
         goal.restores_config = true;
         goal.takes_up = true;
         goal.ends.push((bad, outcome));
+        goal.watch = watch.proven.map(|proven| {
+            let next = Watch { release: version, back_to: proven, proven: None, ..watch.clone() };
+            (next, app.deploy.window_secs())
+        });
         self.carry_out(&app, goal).await
     }
 
@@ -373,7 +378,8 @@ impl Work {
         }
         let before = errors.saturating_mul(100).checked_div(requests).unwrap_or(0);
         let before_percent = u32::try_from(before).unwrap_or(100);
-        (Watch { release, back_to, until_ms: 0, before_percent }, app.deploy.window_secs())
+        let plan = self.platform.deploys().plan(&self.app);
+        (plan.watch_after(release, back_to, before_percent, now_ms()), app.deploy.window_secs())
     }
 
     /// What the pusher should know of directories that old and new containers share.
