@@ -10,7 +10,7 @@ use super::super::plan::tests::operation;
 use super::super::plan::{Operation, Phase};
 use super::*;
 use crate::nodes::Fleet;
-use crate::nodes::liveness::{EXPECTED_MS, HEARTBEAT_MS, LOST_MS, STABLE_MS};
+use crate::nodes::liveness::{EXPECTED_MS, HEARTBEAT_MS, LOST_MS, Life, STABLE_MS};
 use crate::release::tests::app;
 use crate::routing;
 use crate::schedule::{self, Pins, Placed, Wanted};
@@ -503,9 +503,8 @@ impl Simulation {
                 }
             }
         }
-        if self.fleet.is_none() || !self.published {
-            return; // the proxies serve the routes of before
-        }
+        // Until it publishes, the proxies serve the routes of before.
+        let Some(fleet) = self.fleet.as_ref().filter(|_| self.published) else { return };
         let bound = LOST_MS + 2 * STEP + SLOW_MS;
         let patient = now.saturating_sub(self.up_since) < EXPECTED_MS + bound;
         for (app, backends) in &self.routes {
@@ -522,6 +521,8 @@ impl Simulation {
                 }
                 match machine.down_since.filter(|since| now - since > bound) {
                     Some(_) => dead.push(id),
+                    // One that is cut off may well serve; where nobody else is left, all are routed.
+                    None if fleet.life(&planned.node) == Some(Life::Lost) => {}
                     None => alive += 1,
                 }
             }

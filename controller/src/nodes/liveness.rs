@@ -14,6 +14,9 @@ pub const SILENT_MS: u64 = 7_000;
 pub const LOST_MS: u64 = 10_000;
 /// A node that has not reported since the controller started is lost after this long; milliseconds.
 pub const EXPECTED_MS: u64 = 15_000;
+/// It is lost after [`LOST_MS`] already if most nodes have been there for so long: then it is not the way to this controller.
+/// Milliseconds.
+pub const MOST_CAME_MS: u64 = 5_000;
 /// How long a node that was lost has to be there without a gap before it gets new work; milliseconds. Doubles with each loss.
 pub const STABLE_MS: u64 = 30_000;
 /// The longest that it comes to: 16 minutes.
@@ -101,7 +104,7 @@ impl Liveness {
 
     /// A report came. Gives whether its life is another one now.
     pub fn report(&mut self, now: u64) -> bool {
-        let before = self.look(now);
+        let before = self.look(now, None);
         let gap = now.saturating_sub(self.last) >= SILENT_MS;
         self.last = now;
         let was = self.life;
@@ -115,13 +118,19 @@ impl Liveness {
         before || was != self.life
     }
 
-    /// Time has passed. Gives whether its life is another one now.
-    pub fn look(&mut self, now: u64) -> bool {
+    /// Time has passed; `most_came` says since when most nodes have reported to this controller, if they have. Gives whether its
+    /// life is another one now.
+    pub fn look(&mut self, now: u64, most_came: Option<u64>) -> bool {
         let silence = now.saturating_sub(self.last);
         let steady = now.saturating_sub(self.steady);
         let was = self.life;
         match self.life {
             Life::Expected if silence >= EXPECTED_MS => self.life = Life::Lost,
+            Life::Expected
+                if silence >= LOST_MS && most_came.is_some_and(|since| now >= since + MOST_CAME_MS) =>
+            {
+                self.life = Life::Lost;
+            }
             Life::Alive | Life::Silent | Life::Returning if silence >= LOST_MS => {
                 self.life = Life::Lost;
                 self.losses = self.losses.saturating_add(1);

@@ -10,7 +10,7 @@ fn lives(on: &[(u64, u64)], until: u64) -> Vec<(u64, Life)> {
         if reports {
             node.report(now);
         }
-        node.look(now);
+        node.look(now, None);
         if seen.last().is_some_and(|(_, life)| *life != node.life()) {
             seen.push((now, node.life()));
         }
@@ -43,6 +43,18 @@ fn a_node_that_never_reports_is_lost_too() {
 }
 
 #[test]
+fn where_most_came_the_rest_is_lost_sooner() {
+    let lost_at = |most_came| {
+        let mut node = Liveness::expected(0);
+        (0..20_000).step_by(500).find(|now| node.look(*now, Some(most_came).filter(|since| since <= now)))
+    };
+    assert_eq!(lost_at(1_000), Some(10_000));
+    assert_eq!(lost_at(7_000), Some(12_000), "they came late: so may this one");
+    assert_eq!(lost_at(14_000), Some(15_000));
+    assert_eq!(lost_at(30_000), Some(15_000));
+}
+
+#[test]
 fn a_flapping_node_is_lost_once_and_stays_without_work() {
     // 11 s away, 9 s there, for 10 minutes.
     let on: Vec<_> = (0..30).map(|n| (n * 20_000, n * 20_000 + 9_000)).collect();
@@ -63,7 +75,7 @@ fn time_in_which_the_controller_did_not_run_is_nobodys_silence() {
     let mut awake = Awake::default();
     let mut node = Liveness::expected(awake.at(0));
     node.report(awake.at(500));
-    assert!(!node.look(awake.at(600_000)), "it was stopped for ten minutes");
+    assert!(!node.look(awake.at(600_000), None), "it was stopped for ten minutes");
     assert_eq!(node.life(), Life::Alive);
 }
 
@@ -89,7 +101,7 @@ proptest! {
             now += gap;
             node.report(now);
         }
-        node.look(now + EXPECTED_MS);
+        node.look(now + EXPECTED_MS, None);
         prop_assert_eq!(node.life(), Life::Lost);
         now += EXPECTED_MS;
         for _ in 0..(MOST_STABLE_MS / HEARTBEAT_MS + 2) {

@@ -49,6 +49,8 @@ struct State {
     /// Which node reported each container; the newest report wins.
     located: HashMap<ContainerId, NodeName>,
     awake: Awake,
+    /// Since when most nodes have reported, in the time of `awake`.
+    most_came: Option<u64>,
     since: Instant,
     /// The time in a simulation, in milliseconds.
     #[cfg(test)]
@@ -110,6 +112,7 @@ impl Default for Fleet {
             planned: HashMap::new(),
             located: HashMap::new(),
             awake: Awake::default(),
+            most_came: None,
             since: Instant::now(),
             #[cfg(test)]
             simulated: None,
@@ -215,9 +218,14 @@ impl Fleet {
     pub fn look(&self) {
         let mut state = self.state();
         let now = state.now();
+        let State { nodes, most_came, .. } = &mut *state;
+        let came = nodes.values().filter(|member| member.observed.is_some()).count();
+        if most_came.is_none() && came * 2 > nodes.len() {
+            *most_came = Some(now);
+        }
         let mut changed = false;
-        for (name, member) in &mut state.nodes {
-            if member.liveness.look(now) {
+        for (name, member) in nodes {
+            if member.liveness.look(now, *most_came) {
                 changed = true;
                 tracing::info!(node = %name, life = member.liveness.life().as_str(), "a node's life changed");
             }
