@@ -6,13 +6,15 @@ use berth_model::check::{Check, Probe};
 use berth_model::deploy::{DiffLine, MASKED};
 use berth_model::image::Process;
 use berth_model::release::Release;
-use berth_model::secrets::SecretBytes;
+use berth_model::secrets::{SecretBytes, Secrets};
+use berth_model::{EnvName, ProcessType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-/// Everything that differs from `from` to `to`. With `reveal`, config values are shown.
+/// Everything that differs from `from` to `to`. With `reveal`, which has the secrets of now, config values are shown: all but
+/// those that are secret now or were.
 #[must_use]
-pub fn diff(from: &Release, to: &Release, reveal: bool) -> Vec<DiffLine> {
+pub fn diff(from: &Release, to: &Release, reveal: Option<&Secrets>) -> Vec<DiffLine> {
     let mut lines = Vec::new();
     let mut one = |kind: &str, before: Option<String>, after: Option<String>| {
         if before != after {
@@ -24,21 +26,20 @@ pub fn diff(from: &Release, to: &Release, reveal: bool) -> Vec<DiffLine> {
     one("commit", from.git_rev.clone(), to.git_rev.clone());
     one("builder", Some(from.image.builder.clone()), Some(to.image.builder.clone()));
     // Compared as they are, shown as they may be.
-    let hidden = |name: &str| {
-        let mut all = from.secrets.write_only.iter().chain(&to.secrets.write_only);
-        all.any(|one| one.as_str() == name)
+    let may_show = |name: &EnvName| {
+        reveal.is_some_and(|now| ![&from.secrets, &to.secrets, now].iter().any(|all| all.hides(name)))
     };
-    let shown = |name: &str, value: &String| {
-        if reveal && !hidden(name) { value.clone() } else { MASKED.to_owned() }
-    };
+    let shown =
+        |name: &EnvName, value: &String| if may_show(name) { value.clone() } else { MASKED.to_owned() };
     lines.extend(each("config", &from.config, &to.config, shown));
-    let bytes = |_: &str, _: &SecretBytes| MASKED.to_owned();
+    let bytes = |_: &EnvName, _: &SecretBytes| MASKED.to_owned();
     lines.extend(each("secret-file", &from.secrets.files, &to.secrets.files, bytes));
-    let command = |_: &str, run: &Process| command(run);
+    let command = |_: &ProcessType, run: &Process| command(run);
     lines.extend(each("process", &from.image.processes, &to.image.processes, command));
     lines.extend(each("formation", &from.formation.0, &to.formation.0, |_, count| count.to_string()));
     lines.extend(each("max-parallel", &from.max_parallel, &to.max_parallel, |_, count| count.to_string()));
-    let checks = |_: &str, checks: &Vec<Check>| checks.iter().map(described).collect::<Vec<_>>().join("; ");
+    let checks =
+        |_: &ProcessType, checks: &Vec<Check>| checks.iter().map(described).collect::<Vec<_>>().join("; ");
     lines.extend(each("checks", &from.checks, &to.checks, checks));
     lines
 }
@@ -47,17 +48,16 @@ fn each<K: Ord + Display, V: PartialEq>(
     kind: &str,
     from: &BTreeMap<K, V>,
     to: &BTreeMap<K, V>,
-    show: impl Fn(&str, &V) -> String,
+    show: impl Fn(&K, &V) -> String,
 ) -> Vec<DiffLine> {
     let names: BTreeSet<&K> = from.keys().chain(to.keys()).collect();
     let line = |key: &K| {
         let (before, after) = (from.get(key), to.get(key));
-        let name = key.to_string();
         (before != after).then(|| DiffLine {
             kind: kind.to_owned(),
-            before: before.map(|value| show(&name, value)),
-            after: after.map(|value| show(&name, value)),
-            name,
+            before: before.map(|value| show(key, value)),
+            after: after.map(|value| show(key, value)),
+            name: key.to_string(),
         })
     };
     names.into_iter().filter_map(line).collect()
@@ -127,14 +127,14 @@ mod tests {
             made(&[("A", "1"), ("B", "x"), ("C", "same")], 1),
             made(&[("A", "2"), ("D", "y"), ("C", "same")], 2),
         );
-        let told = |reveal| {
+        let told = |reveal: Option<&Secrets>| {
             let lines = diff(&from, &to, reveal).into_iter();
             lines
                 .map(|line| format!("{} {} {:?} {:?}", line.kind, line.name, line.before, line.after))
                 .collect::<Vec<_>>()
         };
         assert_eq!(
-            told(false),
+            told(None),
             [
                 "config A Some(\"***\") Some(\"***\")",
                 "config B Some(\"***\") None",
@@ -142,7 +142,13 @@ mod tests {
                 "formation web Some(\"1\") Some(\"2\")"
             ]
         );
-        assert!(told(true)[0].contains("\"1\"") && told(true)[0].contains("\"2\""));
-        assert!(diff(&from, &from, true).is_empty());
+        let now = Secrets::default();
+        let shown = told(Some(&now));
+        assert!(shown[0].contains("\"1\"") && shown[0].contains("\"2\""));
+        let now = Secrets { write_only: [EnvName::parse("A").expect("valid")].into(), ..now };
+        let hidden = told(Some(&now));
+        assert!(hidden[0].contains("***") && !hidden[0].contains("\"1\""), "it is secret by now: {hidden:?}");
+        assert_eq!(hidden[1], shown[1]);
+        assert!(diff(&from, &from, Some(&now)).is_empty());
     }
 }

@@ -27,7 +27,7 @@ PAGES = [
     ("/ui/apps/blog-011", ["apps/blog-011", "apps/blog-011/ps", "top", "apps/blog-011/traffic", "apps/blog-011/releases/12"]),
     ("/ui/apps/blog-011/config", ["apps/blog-011", "apps/blog-011/config/variables", "config/variables", "apps/blog-011/config/history", "apps/blog-011/config/diff"]),
     (f"/ui/apps/{FULL}", [f"apps/{FULL}", f"apps/{FULL}/ps", "top", f"apps/{FULL}/traffic", f"apps/{FULL}/releases/300"]),
-    (f"/ui/apps/{FULL}/deploys", [f"apps/{FULL}", f"apps/{FULL}/releases", f"apps/{FULL}/builds", f"apps/{FULL}/deploy"]),
+    (f"/ui/apps/{FULL}/deploys", [f"apps/{FULL}", f"apps/{FULL}/releases?limit=31", f"apps/{FULL}/builds", f"apps/{FULL}/deploy"]),
     (f"/ui/apps/{FULL}/jobs", [f"apps/{FULL}", f"apps/{FULL}/cron", f"apps/{FULL}/runs?all=true"]),
     ("/ui/nodes", ["nodes", "top", "apps", "controllers"]),
     ("/ui/nodes/node-08", ["nodes/node-08", "top"]),

@@ -513,18 +513,16 @@ fn survive(berth: &mut Berth) -> Result<()> {
         let due = |run: &Value| Some((run["cron"]["due_ms"].as_i64()?, run["status"].as_str()?.to_owned()));
         Ok(runs.iter().filter_map(due).collect())
     };
-    until(Duration::from_secs(100), "a first minute", || {
-        ensure!(!dues(berth)?.is_empty(), "none yet");
-        Ok(())
-    })?;
     let now_ms = || -> Result<u128> {
         Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis())
     };
     let before = dues(berth)?.len();
     // Around the next minute the controller is killed again and again.
-    let minute = now_ms()? / 60_000 + 1;
-    let left = u64::try_from((minute * 60_000).saturating_sub(now_ms()?))?;
-    std::thread::sleep(Duration::from_millis(left.saturating_sub(300)));
+    let until_minute = |next: u128| -> Result<Duration> {
+        let minute = (now_ms()? / 60_000 + next) * 60_000;
+        Ok(Duration::from_millis(u64::try_from(minute.saturating_sub(now_ms()?))?))
+    };
+    std::thread::sleep(until_minute(1)?.saturating_sub(Duration::from_millis(300)));
     for _ in 0..3 {
         berth.kill(Role::Controller)?;
         std::thread::sleep(Duration::from_millis(150));
@@ -540,7 +538,8 @@ fn survive(berth: &mut Berth) -> Result<()> {
     ensure!(unique.len() == after.len(), "a minute came twice: {after:?}");
 
     berth.down()?;
-    std::thread::sleep(Duration::from_secs(160));
+    // Of two minutes only the second can be made up for.
+    std::thread::sleep(until_minute(2)? + Duration::from_secs(1));
     berth.up()?;
     berth.until_ready()?;
     until(Duration::from_secs(100), "the missed times to be said", || {

@@ -16,8 +16,18 @@ use http::Method;
 
 pub(super) fn commands() -> Vec<Command> {
     vec![
-        command("releases", "List an app's releases, newest first", "[<app>]", &["releases hello"])
-            .visible_alias("releases:list"),
+        command(
+            "releases",
+            "List an app's releases, newest first",
+            "[<app>]",
+            &["releases hello", "releases hello -n 10"],
+        )
+        .visible_alias("releases:list")
+        .arg(
+            option("num", "COUNT", "The newest so many at most [default: all]")
+                .short('n')
+                .value_parser(clap::value_parser!(u32).range(1..)),
+        ),
         report(
             "releases:info",
             "Show one release",
@@ -63,7 +73,8 @@ pub(super) async fn run(context: &Context, name: &str, matches: &ArgMatches) -> 
 
 async fn list(context: &Context, matches: &ArgMatches) -> Result<()> {
     let app = context.only_app(matches).await?;
-    let releases: Vec<ReleaseInfo> = context.get(&format!("/v1/apps/{app}/releases")).await?;
+    let limit = matches.get_one::<u32>("num").map_or_else(String::new, |count| format!("?limit={count}"));
+    let releases: Vec<ReleaseInfo> = context.get(&format!("/v1/apps/{app}/releases{limit}")).await?;
     if context.out.json {
         return context.out.json(&releases);
     }

@@ -152,20 +152,23 @@ async fn diff(
         })?,
     };
     let before = platform.existing_release(&name, from).await?;
+    let now = platform.config_and_secrets_of(&name).await?;
     let (to, after) = match between.to {
         Some(number) => {
             let release = platform.existing_release(&name, ReleaseVersion(number)).await?;
-            (release.version.to_string(), (release.config, release.secrets))
+            (release.version.to_string(), &(release.config, release.secrets))
         }
-        None => ("now".to_owned(), platform.config_and_secrets_of(&name).await?),
+        None => ("now".to_owned(), &now),
     };
-    let changes = differences(&(before.config, before.secrets), &after, between.reveal);
+    let reveal = between.reveal.then_some(&now.1);
+    let changes = differences(&(before.config, before.secrets), after, reveal);
     Ok(Answer(ConfigDiff { from: from.to_string(), to, changes }))
 }
 
 type Whole = (BTreeMap<EnvName, String>, Secrets);
 
-fn differences(before: &Whole, after: &Whole, reveal: bool) -> Vec<ValueChange> {
+/// With `reveal`, which has the secrets of now, values are shown: all but those that are secret now or were.
+fn differences(before: &Whole, after: &Whole, reveal: Option<&Secrets>) -> Vec<ValueChange> {
     let has = |whole: &Whole, name: &EnvName| whole.0.contains_key(name) || whole.1.files.contains_key(name);
     let same = |name: &EnvName| {
         before.0.get(name) == after.0.get(name) && before.1.files.get(name) == after.1.files.get(name)
@@ -183,8 +186,8 @@ fn differences(before: &Whole, after: &Whole, reveal: bool) -> Vec<ValueChange> 
         };
         let kind = kind_in(if has(after, name) { &after.1 } else { &before.1 }, name);
         // A name that is never shown now may have been plain before: neither value is shown then.
-        let secret = |whole: &Whole| whole.1.write_only.contains(name) || whole.1.files.contains_key(name);
-        let may_show = reveal && !secret(before) && !secret(after);
+        let hidden = |now| [&before.1, &after.1, now].iter().any(|secrets| secrets.hides(name));
+        let may_show = reveal.is_some_and(|now| !hidden(now));
         let value = |whole: &Whole| whole.0.get(name).filter(|_| may_show).cloned();
         ValueChange { name: name.clone(), change, kind, before: value(before), after: value(after) }
     };
@@ -312,7 +315,7 @@ mod tests {
             files: BTreeMap::from([(name("F"), SecretBytes(vec![1]))]),
         };
         let after = (config(&[("A", "2"), ("B", "hidden now")]), secrets);
-        let shown = differences(&before, &after, true);
+        let shown = differences(&before, &after, Some(&Secrets::default()));
         let line = |change: &ValueChange| {
             (change.name.to_string(), change.change, change.kind, change.before.clone(), change.after.clone())
         };
@@ -328,8 +331,14 @@ mod tests {
             ]
         );
         assert!(
-            differences(&before, &after, false).iter().all(|one| one.before.is_none() && one.after.is_none())
+            differences(&before, &after, None).iter().all(|one| one.before.is_none() && one.after.is_none())
         );
-        assert!(differences(&after, &after, true).is_empty());
+        assert!(differences(&after, &after, Some(&after.1)).is_empty());
+        let older = (config(&[("B", "plain too")]), Secrets::default());
+        let shown = differences(&older, &before, Some(&after.1));
+        assert!(
+            shown.iter().all(|one| one.name != name("B") || one.after.is_none()),
+            "secret by now: {shown:?}"
+        );
     }
 }

@@ -246,7 +246,8 @@ async fn diff(
             earlier.next().ok_or_else(none)?
         }
     };
-    let changes = release_diff::diff(&from, &to, query.reveal);
+    let (_, now) = platform.config_and_secrets_of(&name).await?;
+    let changes = release_diff::diff(&from, &to, query.reveal.then_some(&now));
     Ok(Answer(ReleaseDiff { app: name, from: from.version, to: to.version, changes }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::answer::{Refusal, progress};
 use super::caller::Caller;
-use super::extract::{Json, OptionalJson, Path};
+use super::extract::{Json, OptionalJson, Path, Query};
 use super::report;
 use crate::deploy::{self, Change};
 use crate::errors::{from_agent, invalid, not_found};
@@ -12,7 +12,9 @@ use axum::response::Response;
 use axum::{Extension, Json as Answer};
 use berth_model::api::{ProcessSelection, Progress, PsReport, ReleaseInfo, Rollback, Sbom, Scale};
 use berth_model::{AppName, ReleaseVersion};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -148,15 +150,24 @@ async fn ps(
     Ok(Answer(PsReport { remarks, ..report::ps(&platform, app, &aparts) }))
 }
 
-/// Every release of an app, newest first.
-#[utoipa::path(get, path = "/v1/apps/{app}/releases", tag = "releases", params(("app" = AppName, Path)),
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// The newest so many at most; all unless said.
+    limit: Option<u32>,
+}
+
+/// The releases of an app, newest first.
+#[utoipa::path(get, path = "/v1/apps/{app}/releases", tag = "releases", params(("app" = AppName, Path), ListQuery),
     responses((status = 200, body = Vec<ReleaseInfo>), (status = 404, description = "There is no such app")))]
 async fn releases(
     State(platform): State<Platform>,
     Path(name): Path<AppName>,
+    Query(ListQuery { limit }): Query<ListQuery>,
 ) -> Result<Answer<Vec<ReleaseInfo>>, Refusal> {
     let app = platform.existing_app(&name).await?;
-    let releases = platform.releases(&name).await?.into_iter().rev();
+    let count = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let releases = platform.newest_releases(&name, count).await?.into_iter();
     Ok(Answer(releases.map(|release| report::release_info(&platform, &app, release)).collect()))
 }
 

@@ -65,6 +65,12 @@ impl Platform {
         entries.iter().map(|entry| self.open_release(&entry.key, &entry.value)).collect()
     }
 
+    /// The newest releases of an app, the newest first, `count` at most. Only those are opened.
+    pub async fn newest_releases(&self, app: &AppName, count: usize) -> Result<Vec<Release>, PlatformError> {
+        let entries = self.store().list(prefix(app)).await?;
+        entries.iter().rev().take(count).map(|entry| self.open_release(&entry.key, &entry.value)).collect()
+    }
+
     /// Makes the next release: `make` is given its number. Number and release are taken in one transaction.
     pub async fn add_release(
         &self,

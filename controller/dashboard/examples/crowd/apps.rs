@@ -50,7 +50,12 @@ pub(crate) fn router() -> Router {
         .route(&at("/metrics"), of(metrics))
         .route(
             &at("/releases"),
-            of(|index| (1..=released(index)).rev().map(|one| release(index, one)).collect::<Vec<_>>()),
+            get(async |Path(name): Path<AppName>, Query(asked): Query<BTreeMap<String, String>>| {
+                let index = number_of(name.as_str());
+                let limit = asked.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+                let newest = (1..=released(index)).rev().take(limit);
+                Json(newest.map(|one| release(index, one)).collect::<Vec<_>>())
+            }),
         )
         .route(
             &at("/releases/{version}"),

@@ -72,7 +72,7 @@ async fn view(visitor: &Visitor, (app, all): &(AppName, bool)) -> Result<Markup,
     let of = |what: &str| format!("/v1/apps/{app}/{what}");
     let ((info, head), releases, builds, deploy, apps) = tokio::try_join!(
         header(visitor, app),
-        async { Ok(api.get::<Vec<releases::Listed>>(&of("releases")).await?) },
+        async { Ok(api.get::<Vec<releases::Listed>>(&releases::wanted(app, *all)).await?) },
         async { Ok(api.get::<Vec<BuildInfo>>(&of("builds")).await?) },
         async { Ok(api.get::<DeployReport>(&of("deploy")).await?) },
         async { Ok(api.get::<Vec<AppInfo>>("/v1/apps").await?) },

@@ -18,6 +18,9 @@ use serde::Deserialize;
 /// Releases that are named of one image; of the others their number.
 const NAMED: usize = 6;
 
+/// How many a list has unless all are asked for.
+const SHOWN: usize = 200;
+
 pub(crate) fn router() -> Router<Ui> {
     Router::new()
         .route("/ui/images", get(list))
@@ -25,31 +28,33 @@ pub(crate) fn router() -> Router<Ui> {
         .route("/ui/images/{digest}", get(page))
 }
 
-/// What a cleanup just did, for the page it leads to.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+/// What a cleanup just did, for the page it leads to, and how much is shown.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Done {
+struct Asked {
     images: Option<u64>,
     blobs: u64,
     bytes: u64,
+    /// Every image; any value.
+    all: String,
 }
 
-async fn list(visitor: Visitor, Query(done): Query<Done>) -> Response {
-    visitor
-        .show("Images", move |visitor| async move {
-            let images = visitor.api.get::<Vec<ImageInfo>>("/v1/images").await?;
-            Ok(view(&images, done))
-        })
-        .await
+async fn list(visitor: Visitor, Query(asked): Query<Asked>) -> Response {
+    visitor.show_of("Images", asked, view).await
 }
 
-fn view(images: &[ImageInfo], done: Done) -> Markup {
+async fn view(visitor: &Visitor, asked: &Asked) -> Result<Markup, Trouble> {
+    Ok(table(&visitor.api.get::<Vec<ImageInfo>>("/v1/images").await?, asked))
+}
+
+fn table(images: &[ImageInfo], asked: &Asked) -> Markup {
+    let shown = if asked.all.is_empty() { SHOWN } else { images.len() };
     html! {
         (heading("Images", &html! {
             @if images.len() > 8 { input type="search" data-filters="#images tbody tr" data-search placeholder="Search ( / )" aria-label="Search images"; }
             (opener("cleanup", "Clean up", ""))
         }))
-        @if let Some(count) = done.images { p.notice.good role="status" { (said(count, done)) } }
+        @if let Some(count) = asked.images { p.notice.good role="status" { (said(count, asked)) } }
         @if images.is_empty() {
             (empty("The registry holds nothing yet. A push builds the first image; base images come with:", &crate::page::command("berth stack:import NAME FILE.tar")))
         } @else {
@@ -59,16 +64,17 @@ fn view(images: &[ImageInfo], done: Done) -> Markup {
                     th scope="col" { "Repository" } th scope="col" { "Tags" } th scope="col" { "Used by" } th.n scope="col" { "Size" }
                     th scope="col" { "Made" } th scope="col" { "Digest" }
                 } }
-                tbody { @for image in images { (row(image)) } }
+                tbody { @for image in images.iter().take(shown) { (row(image)) } }
             } }
             p.none hidden data-none-for="#images" { "No image is called so." }
+            @if images.len() > shown { p { a href="?all=1" { "All " (show::count(images.len(), "image", "images")) } } }
             p.hint { "An image as an archive for docker load: " code { "berth images:export APP --release vN > APP.tar" } }
         }
         (cleanup())
     }
 }
 
-fn said(count: u64, done: Done) -> String {
+fn said(count: u64, done: &Asked) -> String {
     match count {
         0 => "There was nothing to remove.".to_owned(),
         _ => format!(

@@ -6,7 +6,7 @@ use crate::Ui;
 use crate::page::opener;
 use crate::pages::logs;
 use crate::session::Visitor;
-use crate::show::{count, moment, state};
+use crate::show::{moment, state};
 use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::extract::Query;
@@ -21,6 +21,12 @@ use serde::Deserialize;
 
 /// How many a list has unless all are asked for: it is sent again whenever it changes.
 const NEWEST: usize = 30;
+
+/// What is asked for to show them: one more than is shown says that there are more.
+pub(super) fn wanted(app: &AppName, all: bool) -> String {
+    let limit = if all { String::new() } else { format!("?limit={}", NEWEST + 1) };
+    format!("/v1/apps/{app}/releases{limit}")
+}
 
 pub(super) fn router() -> Router<Ui> {
     Router::new().route("/ui/apps/{app}/releases/{version}", get(page))
@@ -66,7 +72,7 @@ pub(super) fn list(app: &AppName, releases: &[Listed], all: bool) -> Markup {
             } }
             tbody { @for release in releases.iter().take(shown) { (row(app, release)) } }
         } }
-        @if releases.len() > shown { p { a href="?all=1" { "All " (count(releases.len(), "release", "releases")) } } }
+        @if releases.len() > shown { p { a href="?all=1" { "All releases" } } }
     }
 }
 
