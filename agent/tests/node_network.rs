@@ -305,9 +305,15 @@ async fn what_a_container_sends_and_gets_is_held_to_its_rate() {
         network.limit(&name, limits).await.expect("limited");
         #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
         let wanted = (kbit * 125) as f64;
-        for (what, seen) in [("egress", egress()), ("ingress", ingress())] {
-            let part = seen / wanted;
-            assert!((0.85..1.15).contains(&part), "{what} of {kbit} kbit/s: {seen} bytes/s, {part:.2} of it");
+        for (what, measure) in [("egress", &egress as &dyn Fn() -> f64), ("ingress", &ingress)] {
+            // Whatever else runs on the machine may hold it back, and never pushes it on.
+            let mut parts = Vec::new();
+            while parts.len() < 3 && parts.last().is_none_or(|part| *part < 0.85) {
+                parts.push(measure() / wanted);
+            }
+            let fits =
+                parts.iter().all(|part| *part < 1.15) && parts.last().is_some_and(|part| *part >= 0.85);
+            assert!(fits, "{what} of {kbit} kbit/s: {parts:.2?} of it");
         }
     }
     assert_eq!(greeting((at.address, 5000).into()), "here", "it still answers");

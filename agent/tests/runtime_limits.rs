@@ -85,13 +85,13 @@ async fn io_is_held_to_its_rate() {
     // 4 MiB at 1 MiB/s, both ways.
     let io = IoLimits { read_bps: Some(1 << 20), write_bps: Some(1 << 20), ..IoLimits::default() };
     let (write, read) = direct(&machine, Limits { io, ..Limits::default() }, 64).await;
-    assert!((3.0..7.0).contains(&write), "{write} s to write 4 MiB at 1 MiB/s");
-    assert!((3.0..7.0).contains(&read), "{read} s to read 4 MiB at 1 MiB/s");
+    assert!((3.0..15.0).contains(&write), "{write} s to write 4 MiB at 1 MiB/s");
+    assert!((3.0..15.0).contains(&read), "{read} s to read 4 MiB at 1 MiB/s");
     // 64 operations at 20 a second.
     let io = IoLimits { read_iops: Some(20), write_iops: Some(20), ..IoLimits::default() };
     let (write, read) = direct(&machine, Limits { io, ..Limits::default() }, 64).await;
-    assert!((2.2..7.0).contains(&write), "{write} s for 64 writes at 20/s");
-    assert!((2.2..7.0).contains(&read), "{read} s for 64 reads at 20/s");
+    assert!((2.2..15.0).contains(&write), "{write} s for 64 writes at 20/s");
+    assert!((2.2..15.0).contains(&read), "{read} s for 64 reads at 20/s");
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 // The dashboard in a real browser, against a real Berth: what a person does there from the first page to signing out.
 // `tests/browser/run` prepares and starts it. Pictures of what was seen are in tests/browser/out.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
+import path from "node:path";
 import { after, before, test } from "node:test";
 import { Berth, Browser, PHONE, inaccessible, picture, until } from "./berth.mjs";
 
+const SITE = new URL("../../controller/dashboard/samples/static", import.meta.url).pathname;
 let berth, browser, page, repo;
 
 before(async () => {
@@ -308,6 +311,44 @@ test("what runs is deployed on another app, and an image by its name", async () 
   await image.getByLabel("Image").fill("apps/hello");
   await done(page, () => image.getByRole("button", { name: "Deploy" }).click());
   assert.match(await berth.get("hello-three"), /hello from/);
+});
+
+test("an image is taken home and deployed from there, and so are sources", async () => {
+  const { version } = berth.json(["releases", "hello"]).find((release) => release.current);
+  await page.goto(app(`/releases/${version}`));
+  const fetched = async (link) => {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: link }).click()]);
+    return { name: download.suggestedFilename(), file: await download.path() };
+  };
+  const image = await fetched("Download"), bill = await fetched("CycloneDX");
+  assert.deepEqual([image.name, bill.name], [`hello-v${version}.tar`, "hello.cdx.json"]);
+  assert.equal(JSON.parse(fs.readFileSync(bill.file, "utf8")).bomFormat, "CycloneDX");
+
+  berth.cli(["apps:create", "hello-home"]);
+  await page.goto(`${berth.base}/ui/apps/hello-home/deploys`);
+  const dialog = page.locator("dialog#upload"), end = page.locator("#progress-end");
+  const send = async (kind, file) => {
+    await page.getByRole("button", { name: "Upload a file" }).click();
+    await dialog.getByLabel("What it is").selectOption(kind);
+    await dialog.getByLabel("File").setInputFiles(file);
+    await dialog.getByRole("button", { name: "Deploy" }).click();
+  };
+  await send("sources", { name: "odd.zip", mimeType: "application/zip", buffer: Buffer.from("no archive") });
+  await end.getByText("That did not work.").waitFor();
+  await page.locator("#progress-lines").getByText(/Sending odd\.zip, 1 kB/).waitFor();
+  await page.locator("dialog#progress").getByRole("button", { name: "Close" }).click();
+
+  await send("image", image.file);
+  await end.getByText("Done.").waitFor();
+  assert.match(await berth.get("hello-home"), /hello from/);
+  await page.locator("dialog#progress").getByRole("button", { name: "Close" }).click();
+
+  const site = path.join(berth.dir, "site.tar.gz");
+  execFileSync("tar", ["-czf", site, "-C", SITE, "index.html"]);
+  await send("sources", site);
+  await end.getByText("Done.").waitFor();
+  assert.match(await berth.get("hello-home"), /<html/);
+  berth.cli(["--force", "apps:destroy", "hello-home"]);
 });
 
 test("logs of an app are sent elsewhere, and no more", async () => {

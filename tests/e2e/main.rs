@@ -138,6 +138,7 @@ fn main() -> ExitCode {
                     faults::SCENARIOS,
                     certs::ROUGH,
                     commands::ROUGH,
+                    policies::ROUGH,
                     processes::ROUGH,
                     rollouts::ROUGH,
                     runs::ROUGH,

@@ -17,6 +17,10 @@ pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[
     ("policy_sticky_sessions_and_balance", sticky),
 ];
 
+/// It takes the hosts that others expect to be unknown.
+pub(crate) const ROUGH: &[(&str, crate::RoughScenario)] =
+    &[("policy_a_default_app_takes_unknown_hosts", default_app)];
+
 fn with(berth: &Berth, host: &str, path: &str, fields: &[(&str, &str)]) -> Result<Reply> {
     let headers = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     berth.send(&Request { headers, ..Request::get(host, path) })
@@ -165,12 +169,19 @@ fn hosts_and_paths(berth: &Berth) -> Result<()> {
     ensure!(moved.status == 301 && moved.header("location") == Some("https://policy.example/a"), "{moved:?}");
     ensure!(moved.header("strict-transport-security").is_none(), "only over TLS (RFC 6797 §7.2)");
     berth.ok(&["proxy:set", site, "https-redirect"])?;
-    // Unknown hosts get no answer, unless an app takes them. (For a moment: others share this platform.)
-    ensure!(berth.send(&Request::get("nobody.example", "/")).is_err(), "no answer at all");
-    berth.ok(&["proxy:set", "--global", "default-app", site])?;
-    let caught = berth.send(&Request::get("nobody.example", "/"));
+    Ok(())
+}
+
+fn default_app(berth: &mut Berth) -> Result<()> {
+    let app = "policy-default";
+    push_server(berth, app, "one", &[])?;
+    let unknown = Request::get("nobody.example", "/");
+    ensure!(berth.send(&unknown).is_err(), "unknown hosts get no answer at all");
+    berth.ok(&["proxy:set", "--global", "default-app", app])?;
+    ensure!(berth.send(&unknown)?.text() == "hello one", "the default app");
     berth.ok(&["proxy:set", "--global", "default-app"])?;
-    ensure!(caught?.text() == "hello site", "the default app");
+    ensure!(berth.send(&unknown).is_err(), "nobody takes them any more");
+    berth.ok(&["--force", "apps:destroy", app])?;
     Ok(())
 }
 

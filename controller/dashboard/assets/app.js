@@ -137,9 +137,12 @@
     $("#toasts").append(box);
     setTimeout(() => box.remove(), bad ? 12000 : 4000);
   };
+  const size = (bytes) => bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
   const marks = { step: "-----> ", section: "=====> ", detail: "       ", warning: " !     " };
   const send = async (form, button) => {
-    const body = new URLSearchParams(new FormData(form, button));
+    // A file is the whole body; what else the form has goes into the address.
+    const field = $("input[data-uploads]", form), file = field?.files[0];
+    const fields = new URLSearchParams(new FormData(form, button));
     const dialog = form.closest("dialog");
     const title = (dialog ? $("h2", dialog) : button)?.textContent?.trim() || "Working";
     const buttons = $$("button", form);
@@ -163,7 +166,12 @@
       if (down) lines.scrollTop = lines.scrollHeight;
     };
     try {
-      const answer = await fetch(form.action, { method: "POST", body, headers: { accept: "application/x-ndjson" }, redirect: "error" });
+      if (file && file.size > Number(field.dataset.uploads)) throw new Error(`${file.name} is too long: ${size(file.size)}`);
+      if (file) show(`${marks.step}Sending ${file.name}, ${size(file.size)}`);
+      const accept = { accept: "application/x-ndjson" };
+      const answer = await fetch(file ? `${form.action}?${fields}` : form.action, {
+        method: "POST", body: file || fields, headers: file ? { ...accept, "content-type": "application/octet-stream" } : accept, redirect: "error",
+      });
       if (answer.status === 401) { location.reload(); return; }
       if (!(answer.headers.get("content-type") || "").includes("ndjson")) throw new Error(`the answer was ${answer.status}`);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();

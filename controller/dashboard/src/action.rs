@@ -1,4 +1,4 @@
-//! Forms become calls of the API.
+//! Forms, and files that are sent, become calls of the API.
 //!
 //! In: a form that was posted, and the call it stands for. Out: for the page's script (`Accept: application/x-ndjson`), lines
 //! of [`Progress`] as the API gives them, the last one `done` or `failed`; for a browser without scripts, the page to go on
@@ -14,14 +14,23 @@ use axum::response::{IntoResponse, Response};
 use berth_model::api::{ApiError, ErrorCode, Progress};
 use berth_wire::Lines;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::poll_fn;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use maud::html;
 use serde::Serialize;
 use std::convert::Infallible;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
 
 /// Longest form: all variables of an app, pasted.
 const LONGEST: usize = 4 << 20;
 const NDJSON: &str = "application/x-ndjson";
+/// A file of any kind.
+const OCTETS: &str = "application/octet-stream";
 
 /// The fields of a form (`application/x-www-form-urlencoded`), in order, and who reads the answer.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +112,16 @@ impl Fields {
             Ok(answer) => answer,
             Err(error) => return self.refuse(&error.into()),
         };
+        self.answer(visitor, answer, then).await
+    }
+
+    /// Passes on what came of a call.
+    async fn answer(
+        &self,
+        visitor: &Visitor,
+        answer: axum::http::Response<Incoming>,
+        then: &str,
+    ) -> Response {
         let is_progress = answer
             .headers()
             .get(header::CONTENT_TYPE)
@@ -145,6 +164,31 @@ impl Fields {
     }
 }
 
+/// Sends a file, the body of `request`, on to the API as it comes. Only scripts of ours send one.
+pub(crate) async fn upload(visitor: &Visitor, request: Request, path: &str, then: &str) -> Response {
+    let fields = Fields { pairs: Vec::new(), scripted: true };
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind.as_bytes() != OCTETS.as_bytes()) {
+        return fields.refuse(&Trouble::invalid(
+            "a file is sent by the page's script, which this browser does not run",
+        ));
+    }
+    match visitor.api.upload(Method::POST, path, OCTETS, reader(request.into_body())).await {
+        Ok(answer) => fields.answer(visitor, answer, then).await,
+        Err(error) => fields.refuse(&error.into()),
+    }
+}
+
+/// A body that breaks off is an error: half a file must not look like a whole one.
+fn reader(body: Body) -> impl AsyncRead + Send + Sync + 'static {
+    // It may not be looked at by two at once (`Sync`), and nobody does.
+    let mut body = Mutex::new(body.into_data_stream());
+    StreamReader::new(poll_fn(move |context| {
+        let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        body.poll_next_unpin(context).map_err(io::Error::other)
+    }))
+}
+
 fn lines_of(values: &[impl Serialize]) -> Response {
     let mut text = String::new();
     for value in values {
@@ -185,4 +229,24 @@ fn failed_page(visitor: &Visitor, said: &[String], error: &str, then: &str) -> R
     };
     (StatusCode::UNPROCESSABLE_ENTITY, page::full(visitor, "That did not work", &body, Upkeep::Still))
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    async fn read(pieces: Vec<io::Result<&'static str>>) -> io::Result<String> {
+        let body = Body::from_stream(futures_util::stream::iter(pieces));
+        let mut text = String::new();
+        Box::pin(reader(body)).read_to_string(&mut text).await.map(|_| text)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_breaks_off_is_no_shorter_file() {
+        assert_eq!(read(vec![Ok("one "), Ok("two")]).await.expect("whole"), "one two");
+        assert_eq!(read(vec![]).await.expect("whole"), "");
+        let broken = read(vec![Ok("one "), Err(io::Error::other("the browser left"))]).await;
+        assert!(broken.expect_err("half").to_string().contains("the browser left"));
+    }
 }

@@ -86,7 +86,7 @@ fn sizes_times_and_rates_have_limits() {
     assert_eq!(asks(&proxy, &format!("X: {}\r\n", "y".repeat(1024))).status, 431);
     let began = Instant::now();
     assert_eq!(proxy.get("app.test", "/slow").status, 504);
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_stop_does_not_wait_for_ever() {
             while peer.fill() {}
         }
     });
-    let settings = berth_proxy::Settings { drain: Duration::from_secs(2), ..quick() };
+    let settings = berth_proxy::Settings { drain: Duration::from_secs(4), ..quick() };
     let settings = berth_proxy::Settings { progress: Duration::from_secs(60), ..settings };
     let mut proxy = Running::start_with(&one("app.test", origin.address), settings);
     let mut tunnel = proxy.client();
@@ -173,9 +173,9 @@ fn a_stop_does_not_wait_for_ever() {
     let began = Instant::now();
     proxy.begin_stop();
     assert!(tunnel.is_closed());
-    assert!(began.elapsed() < Duration::from_millis(1800), "tunnels end before requests do");
+    assert!(began.elapsed() < Duration::from_millis(3800), "tunnels end before requests do");
     let took = proxy.stop();
-    assert!(took < Duration::from_secs(6), "took {took:?}");
+    assert!(took < Duration::from_secs(12), "took {took:?}");
 }
 
 #[test]

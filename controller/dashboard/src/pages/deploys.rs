@@ -4,8 +4,10 @@
 //! - [`releases`]: the list of them, and a page each.
 //! - [`builds`]: the same, with what each build said.
 //! - [`sources`]: deploys without a push.
+//! - [`files`]: uploads and downloads.
 
 mod builds;
+mod files;
 mod now;
 mod releases;
 mod sources;
@@ -44,6 +46,7 @@ pub(crate) fn router() -> Router<Ui> {
         .route("/ui/apps/{app}/releases", get(to_releases))
         .route("/ui/apps/{app}/builds", get(to_builds))
         .merge(builds::router())
+        .merge(files::router())
         .merge(releases::router())
         .merge(sources::router())
 }

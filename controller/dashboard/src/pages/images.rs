@@ -66,7 +66,7 @@ fn table(images: &[ImageInfo], asked: &Asked) -> Markup {
                 } }
                 tbody { @for image in images.iter().take(shown) { (row(image)) } }
             } }
-            p.none hidden data-none-for="#images" { "No image is called so." }
+            p.none hidden data-none-for="#images" { @if images.len() > shown { "None of these is called so." } @else { "No image is called so." } }
             @if images.len() > shown { p { a href="?all=1" { "All " (show::count(images.len(), "image", "images")) } } }
             p.hint { "An image as an archive for docker load: " code { "berth images:export APP --release vN > APP.tar" } }
         }

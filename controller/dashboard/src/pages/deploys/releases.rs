@@ -142,7 +142,7 @@ async fn page(
     visitor.show_of(&title, (app, version, asked), view).await
 }
 
-fn parse(text: &str) -> Result<ReleaseVersion, Trouble> {
+pub(super) fn parse(text: &str) -> Result<ReleaseVersion, Trouble> {
     text.parse().map_err(|error: berth_model::NameError| Trouble::not_found(error.to_string()))
 }
 
@@ -176,7 +176,8 @@ async fn view(
             div { dt { "Who" } dd { (release.by) } }
             div { dt { "When" } dd { (moment(release.created_ms)) } }
             @if let Some(rev) = &release.git_rev { div { dt { "Commit" } dd { code { (rev) } } } }
-            div { dt { "Image" } dd { code.digest { (release.image) } } }
+            div { dt { "Image" } dd { code.digest { (release.image) } " " a href=(super::files::image_href(app, version)) { "Download" } } }
+            @if release.current { div { dt { "Bill of materials" } dd { a href={ "/ui/apps/" (app) "/sbom" } { "CycloneDX" } } } }
             @if let Some(build) = build { div { dt { "Build" } dd { a href=(super::builds::href(app, build)) { (short(build)) } } } }
         }
         section aria-labelledby="processes" {

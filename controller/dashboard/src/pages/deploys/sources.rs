@@ -1,4 +1,4 @@
-//! Deploys without a push: another repository, an image, and what runs here on another app.
+//! Deploys without a push: another repository, an image, a file, and what runs here on another app.
 
 use super::back;
 use crate::Ui;
@@ -29,6 +29,7 @@ pub(in crate::pages) fn actions(app: &AppName) -> Markup {
     html! {
         (opener("deploy-repository", "Deploy a repository", ""))
         (opener("deploy-image", "Deploy an image", ""))
+        (super::files::uploading(app))
         (dialog("deploy-repository", "Deploy a repository", &at("repository"), "Deploy", &html! {
             (needed("repository-url", "url", "Address", "", "https://github.com/owner/repository. It is fetched once; later pushes there deploy nothing here."))
             (line("repository-ref", "reference", "Branch, tag or commit", "", "Empty: what the repository takes by itself."))
