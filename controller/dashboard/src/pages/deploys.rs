@@ -87,6 +87,16 @@ async fn view(visitor: &Visitor, (app, all): &(AppName, bool)) -> Result<Markup,
             (now::view(app, &deploy, &builds, &releases))
             p.dim { "Deploys are " (deploy.strategy.name()) ". " a href={ "/ui/apps/" (app) "/settings#deploys" } { "How they go" } }
         }
+        section aria-labelledby="without-push" {
+            div.heading {
+                h2 #without-push { "Without a push" }
+                div.actions {
+                    (sources::actions(app))
+                    @if info.release.is_some() { (sources::onto_opener()) }
+                }
+            }
+            (sources::onto_dialog(app, &apps))
+        }
         section aria-labelledby="releases" {
             div.heading { h2 #releases { "Releases" } }
             @if releases.is_empty() {
@@ -99,16 +109,6 @@ async fn view(visitor: &Visitor, (app, all): &(AppName, bool)) -> Result<Markup,
         section aria-labelledby="builds" {
             div.heading { h2 #builds { "Builds" } }
             @if builds.is_empty() { p.dim { "None yet." } } @else { (builds::list(app, &builds)) }
-        }
-        section aria-labelledby="without-push" {
-            div.heading {
-                h2 #without-push { "Without a push" }
-                div.actions {
-                    (sources::actions(app))
-                    @if info.release.is_some() { (sources::onto_opener()) }
-                }
-            }
-            (sources::onto_dialog(app, &apps))
         }
         (releases::rollback_dialog(app))
     })
