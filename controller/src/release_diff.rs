@@ -2,7 +2,9 @@
 //!
 //! In: two releases. Out: lines, in the order they are shown. Pure. Config values are masked unless they are asked for.
 
+use crate::platform::kind_in;
 use berth_model::check::{Check, Probe};
+use berth_model::config_api::VariableKind;
 use berth_model::deploy::{DiffLine, MASKED};
 use berth_model::image::Process;
 use berth_model::release::Release;
@@ -11,8 +13,7 @@ use berth_model::{EnvName, ProcessType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-/// Everything that differs from `from` to `to`. With `reveal`, which has the secrets of now, config values are shown: all but
-/// those that are secret now or were.
+/// Everything that differs from `from` to `to`. With `reveal`, config values are shown if they [`may_show`].
 #[must_use]
 pub fn diff(from: &Release, to: &Release, reveal: Option<&Secrets>) -> Vec<DiffLine> {
     let mut lines = Vec::new();
@@ -26,11 +27,10 @@ pub fn diff(from: &Release, to: &Release, reveal: Option<&Secrets>) -> Vec<DiffL
     one("commit", from.git_rev.clone(), to.git_rev.clone());
     one("builder", Some(from.image.builder.clone()), Some(to.image.builder.clone()));
     // Compared as they are, shown as they may be.
-    let may_show = |name: &EnvName| {
-        reveal.is_some_and(|now| ![&from.secrets, &to.secrets, now].iter().any(|all| all.hides(name)))
+    let shown = |name: &EnvName, value: &String| match may_show(name, [&from.secrets, &to.secrets], reveal) {
+        true => value.clone(),
+        false => MASKED.to_owned(),
     };
-    let shown =
-        |name: &EnvName, value: &String| if may_show(name) { value.clone() } else { MASKED.to_owned() };
     lines.extend(each("config", &from.config, &to.config, shown));
     let bytes = |_: &EnvName, _: &SecretBytes| MASKED.to_owned();
     lines.extend(each("secret-file", &from.secrets.files, &to.secrets.files, bytes));
@@ -42,6 +42,14 @@ pub fn diff(from: &Release, to: &Release, reveal: Option<&Secrets>) -> Vec<DiffL
         |_: &ProcessType, checks: &Vec<Check>| checks.iter().map(described).collect::<Vec<_>>().join("; ");
     lines.extend(each("checks", &from.checks, &to.checks, checks));
     lines
+}
+
+/// Whether the values of a name are shown where two configs are compared: only if that is asked for (`reveal` has the secrets of
+/// now), and the name is neither secret now nor was it in one of the two.
+#[must_use]
+pub fn may_show(name: &EnvName, compared: [&Secrets; 2], reveal: Option<&Secrets>) -> bool {
+    let is_plain = |secrets: &Secrets| kind_in(secrets, name) == VariableKind::Plain;
+    reveal.is_some_and(is_plain) && compared.into_iter().all(is_plain)
 }
 
 fn each<K: Ord + Display, V: PartialEq>(

@@ -58,12 +58,6 @@ impl Secrets {
     pub fn is_empty(&self) -> bool {
         self.write_only.is_empty() && self.files.is_empty()
     }
-
-    /// Whether what is called so is never shown.
-    #[must_use]
-    pub fn hides(&self, name: &EnvName) -> bool {
-        self.write_only.contains(name) || self.files.contains_key(name)
-    }
 }
 
 #[cfg(test)]

@@ -180,6 +180,19 @@ test("a node is drained by its dialog, says how it goes, and takes work again", 
   await page.context().close();
 });
 
+test("long lists begin with a part, and show the rest when asked", async () => {
+  const page = await signedIn();
+  for (const [where, rows, link, all] of [[full() + "/deploys", "table.releases tbody tr", "All releases", [30, 300]], [`${base}/ui/images`, "#images tbody tr", "All 400 images", [200, 400]]]) {
+    await page.goto(where);
+    assert.equal(await page.locator(rows).count(), all[0], where);
+    await page.getByRole("link", { name: link }).click();
+    await page.waitForURL("**?all=1");
+    assert.equal(await page.locator(rows).count(), all[1], where);
+    assert.equal(await page.getByRole("link", { name: link }).count(), 0, where);
+  }
+  await page.context().close();
+});
+
 test("a page with as much as there may be fits, on a phone and in the dark", async () => {
   const tabs = ["", "/deploys", "/logs", "/config", "/domains", "/storage", "/jobs", "/terminal", "/settings", "/config/compare", "/builds/1700000000000-3", "/releases/5"];
   const places = tabs.map((tab) => full() + tab);

@@ -71,15 +71,16 @@ fn config(berth: &Berth) -> Result<()> {
 }
 
 fn config_of_all(berth: &mut Berth) -> Result<()> {
-    for app in ["shares", "shares-too"] {
+    let apps = ["shares", "shares-too"];
+    for app in apps {
         push_server(berth, app, "one", &[])?;
     }
     berth.ok(&["config:set", "--global", "SHARED_WORD=everywhere"])?;
-    for app in ["shares", "shares-too"] {
+    for app in apps {
         ensure!(berth.get(app, "/env/SHARED_WORD")?.text() == "everywhere", "{app} did not get it");
     }
     berth.ok(&["config:unset", "--global", "SHARED_WORD"])?;
-    for app in ["shares", "shares-too"] {
+    for app in apps {
         ensure!(berth.get(app, "/env/SHARED_WORD")?.text() != "everywhere", "{app} still has it");
         berth.ok(&["--force", "apps:destroy", app])?;
     }
@@ -128,6 +129,10 @@ fn releases(berth: &Berth) -> Result<()> {
     for version in ["v1", "v2", "v3"] {
         ensure!(list.contains(version), "{list}");
     }
+    let newest = berth.ok(&["releases", app, "-n", "2", "--format", "json"])?.stdout;
+    let newest: serde_json::Value = serde_json::from_str(&newest)?;
+    ensure!(newest[0]["version"] == 3 && newest[1]["version"] == 2 && newest[2].is_null(), "{newest}");
+    ensure!(berth.berth(&["releases", app, "-n", "0"])?.code != 0, "none at all is no list");
     berth.ok(&["rollback", app])?;
     ensure!(berth.get(app, "/")?.text() == "hi one", "back to v2");
     berth.ok(&["rollback", app, "v1"])?;

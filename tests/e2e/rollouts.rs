@@ -68,6 +68,15 @@ fn releases(berth: &Berth, app: &str) -> Result<Vec<serde_json::Value>> {
     Ok(serde_json::from_str(&json)?)
 }
 
+/// Waits until the newest release is this one, and serves; gives all of them.
+fn until_live(berth: &Berth, app: &str, version: u64, limit: Duration) -> Result<Vec<serde_json::Value>> {
+    until(limit, &format!("v{version} of {app} to serve"), || {
+        let listed = releases(berth, app)?;
+        ensure!(listed[0]["version"] == version && listed[0]["outcome"] == "live", "{listed:?}");
+        Ok(listed)
+    })
+}
+
 fn canary(berth: &Berth) -> Result<()> {
     let app = "trial";
     let repo = push_server(berth, app, "one", &[])?;
@@ -156,12 +165,7 @@ fn exits(berth: &Berth) -> Result<()> {
     repo.change(&[("server.py", &bad)])?;
     let watched = berth.ok(&["deploy:report", app, "--watched"])?.stdout;
     ensure!(watched.contains("goes back to v1"), "{watched}");
-    until(Duration::from_secs(60), "the rollback", || {
-        let listed = releases(berth, app)?;
-        ensure!(listed[0]["version"] == 3 && listed[0]["outcome"] == "live", "{listed:?}");
-        Ok(())
-    })?;
-    let listed = releases(berth, app)?;
+    let listed = until_live(berth, app, 3, Duration::from_secs(60))?;
     ensure!(listed[0]["by"] == "berth" && listed[1]["outcome"] == "rolled back", "{listed:?}");
     let why = listed[0]["description"].as_str().context("a text")?;
     ensure!(why.contains("Rollback to v1: v2 went bad, web.1 ended 3 times in a row"), "{why}");
@@ -192,12 +196,7 @@ fn proven(berth: &Berth) -> Result<()> {
     let watched = berth.ok(&["deploy:report", app, "--watched"])?.stdout;
     ensure!(watched.contains("goes back to v2"), "{watched}");
     berth.ok(&["enter", app, "web.1", "touch", "/data/end"])?;
-    until(Duration::from_secs(90), "two rollbacks", || {
-        let listed = releases(berth, app)?;
-        ensure!(listed[0]["version"] == 5 && listed[0]["outcome"] == "live", "{listed:?}");
-        Ok(())
-    })?;
-    let listed = releases(berth, app)?;
+    let listed = until_live(berth, app, 5, Duration::from_secs(90))?;
     let said = |n: usize| listed[n]["description"].as_str().unwrap_or_default().to_owned();
     ensure!(said(1).contains("Rollback to v2: v3 went bad"), "{listed:?}");
     ensure!(said(0).contains("Rollback to v1: v4 went bad"), "{listed:?}");

@@ -2,7 +2,7 @@
 
 use crate::assets::{gzip, href, takes_gzip};
 use crate::session::{Theme, Visitor};
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
@@ -163,6 +163,13 @@ fn answer(page: &Markup, compress: bool) -> Response {
             .into_response();
     }
     (kind, text.clone()).into_response()
+}
+
+/// A file to keep. Its name has no quotes: names of apps, numbers of releases and ids of builds do not.
+pub(crate) fn attachment(name: &str, kind: &'static str, body: Body) -> Response {
+    let disposition = format!("attachment; filename=\"{name}\"");
+    ([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body)
+        .into_response()
 }
 
 /// JSON for a script of ours, compressed.

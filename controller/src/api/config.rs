@@ -6,6 +6,7 @@ use super::extract::{Json, Path, Query};
 use crate::deploy::{self, Change as Deploy};
 use crate::errors::invalid;
 use crate::platform::{Platform, ProgressSender, kind_in, say};
+use crate::release_diff::may_show;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, Json as Answer};
@@ -167,7 +168,7 @@ async fn diff(
 
 type Whole = (BTreeMap<EnvName, String>, Secrets);
 
-/// With `reveal`, which has the secrets of now, values are shown: all but those that are secret now or were.
+/// With `reveal`, values are shown if they [`may_show`].
 fn differences(before: &Whole, after: &Whole, reveal: Option<&Secrets>) -> Vec<ValueChange> {
     let has = |whole: &Whole, name: &EnvName| whole.0.contains_key(name) || whole.1.files.contains_key(name);
     let same = |name: &EnvName| {
@@ -185,10 +186,8 @@ fn differences(before: &Whole, after: &Whole, reveal: Option<&Secrets>) -> Vec<V
             (true, false) => Change::Removed,
         };
         let kind = kind_in(if has(after, name) { &after.1 } else { &before.1 }, name);
-        // A name that is never shown now may have been plain before: neither value is shown then.
-        let hidden = |now| [&before.1, &after.1, now].iter().any(|secrets| secrets.hides(name));
-        let may_show = reveal.is_some_and(|now| !hidden(now));
-        let value = |whole: &Whole| whole.0.get(name).filter(|_| may_show).cloned();
+        let is_shown = may_show(name, [&before.1, &after.1], reveal);
+        let value = |whole: &Whole| whole.0.get(name).filter(|_| is_shown).cloned();
         ValueChange { name: name.clone(), change, kind, before: value(before), after: value(after) }
     };
     names.into_iter().map(change).collect()

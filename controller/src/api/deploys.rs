@@ -246,8 +246,11 @@ async fn diff(
             earlier.next().ok_or_else(none)?
         }
     };
-    let (_, now) = platform.config_and_secrets_of(&name).await?;
-    let changes = release_diff::diff(&from, &to, query.reveal.then_some(&now));
+    let now = match query.reveal {
+        true => Some(platform.config_and_secrets_of(&name).await?.1),
+        false => None,
+    };
+    let changes = release_diff::diff(&from, &to, now.as_ref());
     Ok(Answer(ReleaseDiff { app: name, from: from.version, to: to.version, changes }))
 }
 

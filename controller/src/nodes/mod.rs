@@ -219,9 +219,9 @@ impl Fleet {
         let mut state = self.state();
         let now = state.now();
         let State { nodes, most_came, .. } = &mut *state;
-        let came = nodes.values().filter(|member| member.observed.is_some()).count();
-        if most_came.is_none() && came * 2 > nodes.len() {
-            *most_came = Some(now);
+        if most_came.is_none() {
+            let came = nodes.values().filter(|member| member.observed.is_some()).count();
+            *most_came = (came * 2 > nodes.len()).then_some(now);
         }
         let mut changed = false;
         for (name, member) in nodes {

@@ -11,13 +11,14 @@ pub(crate) use text::plain;
 
 use crate::Ui;
 use crate::assets::href;
+use crate::page::attachment;
 use crate::session::Visitor;
 use crate::show;
 use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
-use axum::http::{Method, header};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use berth_model::AppName;
@@ -210,7 +211,7 @@ async fn download(visitor: Visitor, Path(app): Path<AppName>, Query(asked): Quer
     as_file(&format!("{app}-log.txt"), lines, shown)
 }
 
-/// Lines of the API as a text file to keep. The file's name has no quotes: names of apps and ids of builds do not.
+/// Lines of the API as a text file to keep.
 pub(crate) fn as_file<T>(name: &str, lines: Lines, text: fn(&T) -> String) -> Response
 where
     T: DeserializeOwned + Send + 'static,
@@ -229,9 +230,7 @@ where
         }
         Some((Ok(Bytes::from(piece)), Some(lines)))
     });
-    let disposition = format!("attachment; filename=\"{name}\"");
-    let kind = (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned());
-    ([kind, (header::CONTENT_DISPOSITION, disposition)], Body::from_stream(pieces)).into_response()
+    attachment(name, "text/plain; charset=utf-8", Body::from_stream(pieces))
 }
 
 /// `2026-03-04T05:06:07.000000Z app[web.1]: text`, as the CLI has it.

@@ -6,14 +6,14 @@
 use super::back;
 use crate::Ui;
 use crate::action;
-use crate::page::{dialog, opener};
+use crate::page::{attachment, dialog, opener};
 use crate::pages::forms::choice;
 use crate::session::Visitor;
 use crate::trouble::{Path, Trouble};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request};
-use axum::http::{Method, header};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use berth_model::api::Sbom;
@@ -104,10 +104,4 @@ async fn sbom(visitor: Visitor, Path(app): Path<AppName>) -> Response {
         Ok(None) => Trouble::not_found(format!("There is no bill of materials of {app}.")).into_response(),
         Err(error) => Trouble::from(error).into_response(),
     }
-}
-
-fn attachment(name: &str, kind: &'static str, body: Body) -> Response {
-    let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body)
-        .into_response()
 }
